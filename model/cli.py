@@ -1,0 +1,55 @@
+"""What the command lines of all rooms share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from model.errors import UserError
+
+SIZES = range(32, 4097)
+"""Sides of a fixed network input, pixels."""
+
+
+def run_command(main: Callable[[], int | None]) -> int:
+    """Run a command-line entry point and turn what a user can cause into a line and an exit code.
+
+    Returns:
+        What ``main`` returns (``None`` counts as 0), 2 after a :class:`UserError` or an operating-system error,
+        130 after Ctrl-C. Anything else is a bug of ours and keeps its traceback.
+    """
+    try:
+        code = main() or 0
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # The reader (head, less) has gone. Point stdout elsewhere, or the interpreter complains once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        print(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def add_size(parser: argparse._ActionsContainer, **options: object) -> None:
+    """Add ``--size``: one number for a square, or height and width."""
+    parser.add_argument("--size", type=int, nargs="+", metavar=("HEIGHT", "WIDTH"), **options)
+
+
+def parse_size(numbers: list[int]) -> tuple[int, int]:
+    """(height, width) from the values of ``--size``.
+
+    Raises:
+        UserError: more than two numbers, or one outside :data:`SIZES`.
+    """
+    if len(numbers) > 2 or any(number not in SIZES for number in numbers):
+        raise UserError(f"--size {' '.join(map(str, numbers))}: one or two numbers from {SIZES[0]} to {SIZES[-1]} are needed (height width, pixels)")
+    return numbers[0], numbers[-1]

@@ -1,0 +1,60 @@
+"""Context modules: stacked 3x3 convolutions that widen the receptive field of one level, ``(N, C, H, W) -> (N, C, H, W)``.
+
+Branch ``i`` sees ``2 * i + 3`` pixels a side; each deeper branch starts from the activated hidden layer of the one before.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from model.layers import conv_bn
+
+
+class SSH(nn.Module):
+    """Context module of SSH (Najibi et al. 2017, section 3.3) as RetinaFace has it: half, a quarter and a quarter of the channels."""
+
+    def __init__(self, channels: int, fusion: str, deform: bool) -> None:
+        super().__init__()
+        quarter = channels // 4
+        self.branch1 = conv_bn(channels, channels // 2, deform=deform, act=False)
+        self.hidden2 = conv_bn(channels, quarter, deform=deform)
+        self.branch2 = conv_bn(quarter, quarter, deform=deform, act=False)
+        self.hidden3 = conv_bn(quarter, quarter, deform=deform)
+        self.branch3 = conv_bn(quarter, quarter, deform=deform, act=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden2 = self.hidden2(x)
+        hidden3 = self.hidden3(hidden2)
+        return relu(torch.cat([self.branch1(x), self.branch2(hidden2), self.branch3(hidden3)], dim=1))
+
+
+class SCM(nn.Module):
+    """Context module of ACWFace: four branches of a quarter of the channels each, then a 3x3 convolution over all of them."""
+
+    def __init__(self, channels: int, fusion: str, deform: bool) -> None:
+        super().__init__()
+        quarter = channels // 4
+        self.branch1 = conv_bn(channels, quarter, deform=deform, act=False)
+        self.hidden2 = conv_bn(channels, quarter, deform=deform)
+        self.branch2 = conv_bn(quarter, quarter, deform=deform, act=False)
+        self.hidden3 = conv_bn(quarter, quarter, deform=deform)
+        self.branch3 = conv_bn(quarter, quarter, deform=deform, act=False)
+        self.hidden4 = conv_bn(quarter, quarter, deform=deform)
+        self.branch4 = conv_bn(quarter, quarter, deform=deform, act=False)
+        groups = channels if fusion == "depthwise" else 1
+        self.fusion = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, groups=groups, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden2 = self.hidden2(x)
+        hidden3 = self.hidden3(hidden2)
+        hidden4 = self.hidden4(hidden3)
+        return self.fusion(torch.cat([self.branch1(x), self.branch2(hidden2), self.branch3(hidden3), self.branch4(hidden4)], dim=1))
+
+
+CONTEXTS = {"ssh": SSH, "scm": SCM}

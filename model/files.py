@@ -1,0 +1,65 @@
+"""Files and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from model.errors import UserError
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)  # there is no way to read it but to set it
+    os.umask(mask)
+    return mask
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside ``path``; rename it to ``path`` when the block ends, remove it when the block fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not mkstemp: the result should have ordinary permissions. The suffix stays last, writers go by it.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())  # some writers make their files private
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path, marker: str) -> Iterator[Path]:
+    """Give a temporary folder beside ``path``; put it in the place of ``path`` when the block ends, remove it when the block fails.
+
+    A folder that is there already is replaced only when it is empty or holds a file called ``marker``, so that a slip in an output path
+    never deletes somebody's folder.
+
+    Raises:
+        UserError: ``path`` is something else.
+    """
+    if path.exists() and not (path / marker).is_file() and not (path.is_dir() and not any(path.iterdir())):
+        raise UserError(f"{path} exists and is no earlier result ({marker} is missing in it); choose another output folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    workspace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        fresh = workspace / "new"
+        fresh.mkdir()
+        yield fresh
+        # POSIX cannot swap folders in one step: a kill between these two leaves none, and the old one in the workspace.
+        if path.exists():
+            os.rename(path, workspace / "old")
+        os.rename(fresh, path)
+    finally:
+        shutil.rmtree(workspace, ignore_errors=True)

@@ -1,0 +1,36 @@
+"""The convolution blocks that backbone, necks and context modules are made of.
+
+All of them are plain ``nn.Sequential``: convolution without bias, batch norm, LeakyReLU.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from model.deform_conv import DeformConv2d
+
+LEAKY_SLOPE = 0.1
+
+
+def conv_bn(in_channels: int, out_channels: int, *, kernel: int = 3, stride: int = 1, deform: bool = False, act: bool = True) -> nn.Sequential:
+    """``(N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))``; ``deform`` replaces the 3x3 convolution by a deformable one."""
+    if deform:
+        conv: nn.Module = DeformConv2d(in_channels, out_channels)
+    else:
+        conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
+    layers = [conv, nn.BatchNorm2d(out_channels)]
+    if act:
+        layers.append(nn.LeakyReLU(LEAKY_SLOPE, inplace=True))
+    return nn.Sequential(*layers)
+
+
+def depthwise_separable(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
+    """The MobileNetV1 block (Howard et al. 2017, section 3.1): depthwise 3x3, then pointwise 1x1."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, in_channels, 3, stride, padding=1, groups=in_channels, bias=False),
+        nn.BatchNorm2d(in_channels),
+        nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
+        nn.Conv2d(in_channels, out_channels, 1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
+    )

@@ -1,0 +1,52 @@
+"""Necks: feature maps of every stride in, the same number of maps of one width out, coarse information passed down.
+
+Both are ``[(N, C_i, H_i, W_i)] -> [(N, channels, H_i, W_i)]`` over three levels, finest first. Upsampling is nearest, to the
+exact size of the finer map, so any input size works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from model.layers import conv_bn
+
+
+class FPN(nn.Module):
+    """Feature pyramid (Lin et al. 2017) with a 3x3 convolution behind each sum.
+
+    ``laterals[i]`` and ``merges[i]`` belong to level ``i``; the coarsest level has no merge.
+    """
+
+    def __init__(self, in_channels: Sequence[int], channels: int, deform: bool = False) -> None:
+        super().__init__()
+        self.laterals = nn.ModuleList(conv_bn(c, channels, kernel=1) for c in in_channels)
+        self.merges = nn.ModuleList(conv_bn(channels, channels, deform=deform) for _ in in_channels[:-1])
+
+    def combine(self, level: int, upsampled: Tensor, lateral: Tensor) -> Tensor:
+        return lateral + upsampled
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        outputs = [lateral(feature) for lateral, feature in zip(self.laterals, features, strict=True)]
+        for level in reversed(range(len(self.merges))):
+            upsampled = interpolate(outputs[level + 1], size=outputs[level].shape[-2:], mode="nearest")
+            outputs[level] = self.merges[level](self.combine(level, upsampled, outputs[level]))
+        return outputs
+
+
+class WFPN(FPN):
+    """Weighted feature pyramid of ACWFace: ``alpha * up + (1 - alpha) * lateral`` with ``alpha = sigmoid(conv1x1(up))``, one weight a pixel."""
+
+    def __init__(self, in_channels: Sequence[int], channels: int, deform: bool = False) -> None:
+        super().__init__(in_channels, channels, deform)
+        self.alphas = nn.ModuleList(nn.Conv2d(channels, 1, 1) for _ in in_channels[:-1])
+
+    def combine(self, level: int, upsampled: Tensor, lateral: Tensor) -> Tensor:
+        alpha = torch.sigmoid(self.alphas[level](upsampled))
+        return alpha * upsampled + (1 - alpha) * lateral
+
+
+NECKS = {"fpn": FPN, "wfpn": WFPN}

@@ -1,0 +1,73 @@
+"""A face detector: photograph in, faces out, the same around every runtime."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from model.anchors import make_anchors
+from model.artifact import AnchorSpec, Artifact, open_artifact
+from model.checkpoint import Checkpoint, load_checkpoint
+from model.postprocess import Detections, Thresholds, postprocess
+from model.preprocess import InputSpec, prepare
+from runtime_bench.runtimes import Runtime, open_runtime
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """Milliseconds of one photograph, decoding the file not included."""
+
+    preprocess: float
+    network: float
+    postprocess: float
+
+
+@dataclass(frozen=True)
+class FaceDetector:
+    """Preprocessing, a network in some runtime, postprocessing."""
+
+    runtime: Runtime
+    input: InputSpec
+    anchors: AnchorSpec
+    size: tuple[int, int] | None
+    """(height, width) that photographs are letterboxed into, ``None`` for their own size."""
+
+    def detect(self, image: np.ndarray, thresholds: Thresholds) -> tuple[Detections, StageTimes]:
+        """Find the faces of ``(H, W, 3)`` uint8 RGB."""
+        start = time.perf_counter()
+        prepared = prepare(image, self.input, self.size)
+        prepared_at = time.perf_counter()
+        outputs = self.runtime.run(prepared.tensor)
+        run_at = time.perf_counter()
+        anchors = make_anchors(*prepared.tensor.shape[2:], self.anchors.strides, self.anchors.min_sizes)
+        detections = postprocess(*outputs, anchors, self.anchors.variances, thresholds, (prepared.scale_x, prepared.scale_y))
+        end = time.perf_counter()
+        return detections, StageTimes(*(1e3 * seconds for seconds in (prepared_at - start, run_at - prepared_at, end - run_at)))
+
+
+def artifact_detector(artifact: Artifact, threads: int) -> FaceDetector:
+    """The detector that an artifact is, at its own input size."""
+    return FaceDetector(open_runtime(artifact, threads), artifact.manifest.input, artifact.manifest.anchors, artifact.manifest.input.size)
+
+
+def torch_detector(checkpoint: Checkpoint, size: tuple[int, int] | None) -> FaceDetector:
+    """The FP32 torch model of a checkpoint."""
+    from runtime_bench.runtimes.torch import TorchRuntime
+
+    config = checkpoint.detector.config
+    return FaceDetector(
+        TorchRuntime(checkpoint.detector),
+        InputSpec(mean=config.mean, colour_order=config.colour_order),
+        AnchorSpec(config.strides, config.min_sizes, config.variances),
+        size,
+    )
+
+
+def open_detector(path: Path, threads: int, size: tuple[int, int] | None) -> FaceDetector:
+    """An artifact folder, or a checkpoint file run by torch at ``size``."""
+    if path.is_dir():
+        return artifact_detector(open_artifact(path), threads)
+    return torch_detector(load_checkpoint(path), size)

@@ -1,0 +1,48 @@
+"""Runtimes: one way to run a network, whatever runs it.
+
+A runtime takes the tensor that :func:`model.preprocess.prepare` made and gives the outputs by their meaning. A new one is a module
+here and a line in :func:`open_runtime`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from model.artifact import Artifact
+from model.errors import UserError
+
+
+class Outputs(NamedTuple):
+    """For the ``A`` anchors of one photograph, float32."""
+
+    scores: np.ndarray
+    """``(A,)``: face probability."""
+    box_deltas: np.ndarray
+    """``(A, 4)``"""
+    landmark_deltas: np.ndarray
+    """``(A, 10)``"""
+
+
+class Runtime(Protocol):
+    name: str
+    version: str
+
+    def run(self, tensor: np.ndarray) -> Outputs:
+        """Run ``(1, 3, H, W)`` float32."""
+        ...
+
+
+def open_runtime(artifact: Artifact, threads: int) -> Runtime:
+    """The runtime that an artifact names, with its model loaded.
+
+    Raises:
+        UserError: this version has no such runtime, it is too old, or it refuses the model file.
+    """
+    name = artifact.manifest.runtime.name
+    if name == "onnxruntime":
+        from runtime_bench.runtimes.onnxruntime import OnnxRuntime
+
+        return OnnxRuntime(artifact, threads)
+    raise UserError(f"{artifact.path}: no runtime called {name!r} here; update the project")
