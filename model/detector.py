@@ -92,12 +92,13 @@ def build_detector(config: ModelConfig, seed: int | None = None) -> Detector:
                 module.momentum = None  # the plain average over all batches seen, here of one
         for layer in [module for module in detector.modules() if isinstance(module, DeformConv2d)]:
             for conv in (layer.offset_conv, layer.modulator_conv):
-                conv.weight.mul_(0.05)  # offsets that follow rough, untrained features closely amplify rounding from layer to layer
+                conv.weight.mul_(0.02)  # offsets that follow rough, untrained features closely amplify rounding from layer to layer
                 nn.init.normal_(conv.bias)
-        for heads, gain in ((detector.class_heads, 0.1), (detector.box_heads, 0.02), (detector.landmark_heads, 0.02)):
+        for heads, gain in ((detector.class_heads, 0.05), (detector.box_heads, 0.005), (detector.landmark_heads, 0.005)):
             for head in heads:
                 head.weight.mul_(gain)  # neither all scores 0 or 1, nor boxes of thousands of pixels
-        detector.train()(torch.randn(1, 3, 256, 256) * 64)
+        coarse = nn.functional.interpolate(torch.randn(4, 3, 8, 8), size=(256, 256), mode="bicubic")  # smooth, as photographs are
+        detector.train()(coarse * 64 + torch.randn(4, 3, 256, 256) * 8)
         for module in detector.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 0.1
