@@ -94,7 +94,7 @@ def build_detector(config: ModelConfig, seed: int | None = None) -> Detector:
             for conv in (layer.offset_conv, layer.modulator_conv):
                 conv.weight.mul_(0.02)  # offsets that follow rough, untrained features closely amplify rounding from layer to layer
                 nn.init.normal_(conv.bias)
-        for heads, gain in ((detector.class_heads, 0.05), (detector.box_heads, 0.005), (detector.landmark_heads, 0.005)):
+        for heads, gain in ((detector.class_heads, 0.05), (detector.box_heads, 0.001), (detector.landmark_heads, 0.001)):
             for head in heads:
                 head.weight.mul_(gain)  # neither all scores 0 or 1, nor boxes of thousands of pixels
         coarse = nn.functional.interpolate(torch.randn(4, 3, 8, 8), size=(256, 256), mode="bicubic")  # smooth, as photographs are
