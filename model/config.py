@@ -32,6 +32,8 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """``edam`` puts channel and spatial attention behind the backbone, the neck and the context module of every level."""
     deform: tuple[Literal["neck", "context"], ...] = ()
     """Where 3x3 convolutions are deformable: the neck's merges, the context modules' branches."""
+    offset_limit: Annotated[float, Meta(gt=0)] | None = None
+    """Offsets are clamped to so many pixels either way; ``None`` for no limit."""
     channels: Annotated[int, Meta(ge=4, le=1024, multiple_of=4)] = 64
     """Width of neck, context and head inputs."""
     strides: tuple[Positive, Positive, Positive] = (8, 16, 32)

@@ -24,6 +24,8 @@ class DeformConv2d(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
+        self.offset_limit: float | None = None
+        """Pixels that offsets are clamped to, either way; ``None`` for no limit."""
         self.offset_conv = nn.Conv2d(in_channels, 2 * TAPS, 3, padding=1)
         self.modulator_conv = nn.Conv2d(in_channels, TAPS, 3, padding=1)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
@@ -34,5 +36,7 @@ class DeformConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         offset = self.offset_conv(x)
+        if self.offset_limit is not None:
+            offset = offset.clamp(-self.offset_limit, self.offset_limit)
         mask = 2.0 * torch.sigmoid(self.modulator_conv(x))
         return deform_conv2d(x, offset, self.weight, padding=1, mask=mask)

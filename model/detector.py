@@ -50,6 +50,10 @@ class Detector(nn.Module):
             nn.ModuleList(nn.Conv2d(config.channels, config.anchors_per_cell * values, 1) for _ in range(levels)) for values in (2, 4, 10)
         )
 
+        for module in self.modules():
+            if isinstance(module, DeformConv2d):
+                module.offset_limit = config.offset_limit
+
     def forward(self, image: Tensor) -> RawOutputs:
         features = _each(self.backbone_attention, self.backbone(image))
         features = _each(self.neck_attention, self.neck(features))
