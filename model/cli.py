@@ -51,5 +51,7 @@ def parse_size(numbers: list[int]) -> tuple[int, int]:
         UserError: more than two numbers, or one outside :data:`SIZES`.
     """
     if len(numbers) > 2 or any(number not in SIZES for number in numbers):
-        raise UserError(f"--size {' '.join(map(str, numbers))}: one or two numbers from {SIZES[0]} to {SIZES[-1]} are needed (height width, pixels)")
+        raise UserError(
+            f"--size {' '.join(map(str, numbers))}: one or two numbers from {SIZES[0]} to {SIZES[-1]} are needed (height width, pixels)"
+        )
     return numbers[0], numbers[-1]
