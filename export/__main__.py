@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 from export.deform_routes import ROUTES
 from model.artifact import artifact_name
 from model.checkpoint import default_checkpoint, load_checkpoint
-from model.cli import add_size, parse_size, run_command
+from model.cli import Parser, add_size, parse_size, run_command
 from model.config import VARIANTS
 
 DEFAULT_VARIANT = "acwface_dcn"
@@ -17,7 +16,7 @@ ARTIFACTS = Path("build/artifacts")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m export", description=__doc__.replace("``", ""))
+    parser = Parser(prog="python -m export", description=__doc__.replace("``", ""))
     formats = parser.add_subparsers(dest="format", required=True)
     to_onnx = formats.add_parser(
         "onnx",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
 from pathlib import Path
 
 from model.checkpoint import load_checkpoint, save_checkpoint
-from model.cli import run_command
+from model.cli import Parser, run_command
 from model.config import VARIANTS
 from model.cost import measure_cost
 from model.detector import build_detector
@@ -17,7 +16,7 @@ from model.errors import UserError
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m model", description=__doc__.replace("``", ""))
+    parser = Parser(prog="python -m model", description=__doc__.replace("``", ""))
     commands = parser.add_subparsers(dest="command", required=True)
 
     summary = commands.add_parser("summary", help="parameters and multiply-accumulates of every variant")

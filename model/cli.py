@@ -6,11 +6,19 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from model.errors import UserError
 
 SIZES = range(32, 4097)
 """Sides of a fixed network input, pixels."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line, like every other error here."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
 
 
 def run_command(main: Callable[[], int | None]) -> int:

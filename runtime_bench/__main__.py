@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from model.artifact import Artifact, open_artifact
-from model.cli import add_size, parse_size, run_command
+from model.cli import Parser, add_size, parse_size, run_command
 from model.errors import UserError
 from model.files import atomic_file
 from model.postprocess import Thresholds
@@ -32,7 +32,7 @@ DYNAMIC_LATENCY_SIZE = (640, 640)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m runtime_bench", description=__doc__.replace("``", ""))
+    parser = Parser(prog="python -m runtime_bench", description=__doc__.replace("``", ""))
     commands = parser.add_subparsers(dest="command", required=True)
 
     run = commands.add_parser(
@@ -75,10 +75,9 @@ def main() -> int:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -6,7 +6,6 @@ memory nor its threads are in the figures.
 
 from __future__ import annotations
 
-import argparse
 import resource
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import msgspec
 import numpy as np
 
 from model.artifact import Artifact, open_artifact
-from model.cli import run_command
+from model.cli import Parser, run_command
 from model.errors import UserError
 from runtime_bench.record import Latency
 from runtime_bench.runtimes import open_runtime
@@ -79,9 +78,7 @@ def _peak_memory() -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m runtime_bench.latency", description="Measure one artifact in this process; JSON on stdout."
-    )
+    parser = Parser(prog="python -m runtime_bench.latency", description="Measure one artifact in this process; JSON on stdout.")
     parser.add_argument("artifact", type=Path)
     parser.add_argument("input", type=Path, help="the input tensor, .npy")
     parser.add_argument("--threads", type=int, default=1, help="of the runtime (default: %(default)s)")
