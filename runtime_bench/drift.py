@@ -14,14 +14,14 @@ class References:
     """Evaluations of FP32 torch models on one dataset, each made once: artifacts of one checkpoint and one input size share it."""
 
     def __init__(self, dataset: WiderFace) -> None:
-        self._dataset = dataset
+        self.dataset = dataset
         self._evaluations: dict[tuple[str, tuple[int, int] | None], Evaluation] = {}
 
     def of(self, artifact: Artifact) -> Evaluation:
         key = (artifact.manifest.reference.sha256, artifact.manifest.input.size)
         if key not in self._evaluations:
             detector = torch_detector(load_checkpoint(artifact.reference_path), artifact.manifest.input.size)
-            self._evaluations[key] = evaluate(detector, self._dataset, "FP32 torch")
+            self._evaluations[key] = evaluate(detector, self.dataset, "FP32 torch")
         return self._evaluations[key]
 
 

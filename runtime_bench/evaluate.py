@@ -28,6 +28,11 @@ class Evaluation:
     ap: SubsetAP
 
 
+def protocol(size: tuple[int, int] | None) -> str:
+    """Name of a way to scale photographs; figures of different ways are not comparable."""
+    return f"letterbox-{size[0]}x{size[1]}" if size else "original"
+
+
 def evaluate(detector: FaceDetector, dataset: WiderFace, label: str) -> Evaluation:
     """Detect faces in every image of ``dataset`` and score them. An unreadable image is reported on stderr and left out.
 

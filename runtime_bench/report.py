@@ -12,7 +12,7 @@ from runtime_bench.widerface import SUBSETS
 
 def results_table(results: Sequence[Result]) -> str:
     """A plain-text table, and below it how to read it."""
-    headers = ["artifact", "MB", "load ms", "median ms", "p90", "p99", "min", "peak MB", "images", *SUBSETS, "drop e / m / h"]
+    headers = ["artifact", "MB", "load ms", "median ms", "p90", "p99", "min", "peak MB", "image ms", "images", *SUBSETS, "drop e / m / h"]
     rows = [
         [
             result.artifact,
@@ -20,6 +20,7 @@ def results_table(results: Sequence[Result]) -> str:
             f"{result.load_ms:.0f}",
             *(f"{value:.1f}" for value in (result.latency_ms.median, result.latency_ms.p90, result.latency_ms.p99, result.latency_ms.min)),
             f"{result.peak_memory_bytes / 1e6:.0f}",
+            f"{result.image_ms.preprocess + result.image_ms.postprocess:.1f}" if result.image_ms else "-",
             result.images or "-",
             *_percent(result.ap),
             " / ".join(_percent(result.drop, sign="+")),
@@ -50,7 +51,8 @@ def _latency(result: Result) -> str:
     height, width = result.latency_input
     return (
         f"latency: the network alone, {height}x{width}, {result.runtime} {result.runtime_version}, {result.threads} "
-        f"thread{'s' * (result.threads > 1)}, {result.latency_ms.runs} runs after {result.latency_ms.warmup} to warm up, {result.machine}"
+        f"thread{'s' * (result.threads > 1)}, {result.latency_ms.runs} runs after {result.latency_ms.warmup} to warm up, {result.machine}; "
+        "image ms: pre- and postprocessing"
     )
 
 

@@ -43,6 +43,8 @@ class WiderFace:
     images: Path
     """The folder that the names are relative to."""
     faces: Mapping[str, GroundTruth]
+    title: str
+    """What to call the set where its figures are shown."""
 
     def __len__(self) -> int:
         return len(self.faces)
@@ -71,7 +73,9 @@ def load_validation(root: Path, list_file: Path | None = None, limit: int | None
         raise UserError(
             f"{len(missing)} of {len(names)} images are missing under {images}, first {missing[0]}; pass --list with those that are there"
         )
-    return WiderFace(images, {name: truth[name] for name in names})
+    chosen = ([list_file.name] if list_file else []) + ([f"first {limit}"] if limit else [])
+    title = f"WIDER FACE val ({', '.join(chosen)})" if chosen else "WIDER FACE val"
+    return WiderFace(images, {name: truth[name] for name in names}, title)
 
 
 def _read_list(path: Path, truth: Mapping[str, GroundTruth]) -> list[str]:

@@ -58,6 +58,18 @@ def test_the_samples_faces_are_where_they_are_said_to_be(public_retinaface):
     assert evaluate(torch_detector(public_retinaface, None), sample_set(), "test").ap == SubsetAP(100.0, 100.0, 100.0)
 
 
+def test_evaluate_a_checkpoint(cli, public_weights):
+    code, said, _ = cli("runtime_bench", "evaluate", public_weights, "--json")
+    assert code == 0
+    record = json.loads(said)
+    assert record["ap"] == {"easy": 100.0, "medium": 100.0, "hard": 100.0}
+    assert (record["protocol"], record["variant"], record["images"]) == ("original", "retinaface", 3)
+    code, said, _ = cli("runtime_bench", "evaluate", public_weights, "--size", 320, "--limit", 1)
+    assert code == 0
+    assert "easy 100.00" in said
+    assert "letterbox-320x320" in said
+
+
 def test_drop_is_positive_for_a_loss():
     assert ap_drop(SubsetAP(90.0, 80.0, None), SubsetAP(89.0, 82.0, None)) == SubsetAP(1.0, -2.0, None)
 
@@ -96,7 +108,7 @@ def test_interrupted_measurement_keeps_what_was_measured(cli, artifact, tmp_path
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("runtime_bench.__main__.evaluate", interrupt)
+    monkeypatch.setattr("runtime_bench.benchmark.evaluate", interrupt)
     code, table, progress = cli("runtime_bench", "run", artifact, "--runs", 1, "--json", tmp_path / "r.json")
     assert code == 130
     assert "interrupted" in progress
