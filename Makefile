@@ -37,6 +37,9 @@ PHOTOS ?=
 
 PY := .venv/bin/python
 SPACE := $(subst ,, )
+# As a prerequisite. One that does not exist is left for the command to complain of: it says more than make would.
+ESCAPED := $(subst $(SPACE),\ ,$(CHECKPOINT))
+CHECKPOINT_FILE := $(if $(wildcard $(ESCAPED)),$(ESCAPED))
 # The route is part of an artifact's name; a network without deformable layers has none.
 ROUTE := $(if $(findstring _dcn,$(VARIANT)),$(DCN),none)
 ONNX_ARTIFACTS := $(foreach size,$(SIZE),$(OUT)/artifacts/$(VARIANT)-$(ROUTE)-fp32-$(size)-onnx)
@@ -82,7 +85,7 @@ summary: .venv/.ready ## parameters and multiply-accumulates of every network
 export-onnx: $(addsuffix /detector.json,$(ONNX_ARTIFACTS)) ## ONNX artifacts of VARIANT, DCN, CHECKPOINT, SIZE
 
 # $* is the size. An artifact is made again when its checkpoint, the code that makes it, or the choice of checkpoint changes.
-$(OUT)/artifacts/$(VARIANT)-$(ROUTE)-fp32-%-onnx/detector.json: $(OUT)/choices/$(VARIANT)-$(ROUTE)-onnx $(subst $(SPACE),\ ,$(CHECKPOINT)) $(wildcard model/*.py export/*.py) | .venv/.ready
+$(OUT)/artifacts/$(VARIANT)-$(ROUTE)-fp32-%-onnx/detector.json: $(OUT)/choices/$(VARIANT)-$(ROUTE)-onnx $(CHECKPOINT_FILE) $(wildcard model/*.py export/*.py) | .venv/.ready
 	$(PY) -m export onnx --variant $(VARIANT) --dcn $(DCN) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") \
 	  $(if $(filter dynamic,$*),--dynamic,--size $(subst x, ,$*)) --out "$(@D)"
 
