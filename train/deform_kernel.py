@@ -1,0 +1,107 @@
+"""Deformable convolution for training on a CPU: mix, then sample in a small C++ kernel, compiled when it is first wanted.
+
+About ten times faster, forward and backward, than the same on torch's ``grid_sample``, and fifty times faster than torchvision's
+operator. Needs a C++ compiler; without one :func:`cpu_operator` answers with :func:`model.deform_conv.mix_then_sample`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from model.deform_conv import TAPS, Operator, mix_then_sample
+
+_SOURCE = Path(__file__).parent / "kernel" / "deform_sample.cpp"
+# The last three allow sums to be vectorised without -ffast-math, which would also wave NaN through comparisons.
+_FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math")
+
+
+@cache
+def cpu_operator() -> Operator:
+    """The fastest deformable convolution that this machine can train with on its CPU."""
+    return mix_then_sample if _library() is None else _mixed_by_kernel
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        warnings.warn("no C++ compiler (c++, g++, clang++ or CXX): deformable layers train several times slower", stacklevel=2)
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "deform_sample.so"
+        for flags in (_FLAGS, tuple(flag for flag in _FLAGS if not flag.startswith("-m"))):  # not every compiler knows the -m flags
+            command = [compiler, *flags, "-o", str(library), str(_SOURCE)]
+            result = subprocess.run(command, capture_output=True, text=True, check=False)
+            if result.returncode == 0:
+                return ctypes.CDLL(str(library))  # stays mapped when the file goes
+    warnings.warn(f"{compiler} cannot build {_SOURCE.name}, deformable layers train several times slower: {result.stderr[:500]}", stacklevel=2)
+    return None
+
+
+@cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count)  # ctypes lets go of the GIL
+
+
+def _over_images(function: Callable[..., None], tensors: tuple[Tensor, ...], height: int, width: int, channels: int) -> None:
+    """Call a kernel on ranges of images, one range a thread."""
+    images = tensors[0].shape[0]
+    count = min(images, torch.get_num_threads())
+    pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
+    bounds = [images * index // count for index in range(count + 1)]
+
+    def run(index: int) -> None:
+        function(*pointers, bounds[index], bounds[index + 1], height, width, channels)
+
+    if count == 1:
+        run(0)
+    else:
+        list(_threads(count).map(run, range(count)))
+
+
+class _Sample(torch.autograd.Function):
+    """``mixed (N, H, W, 9 * O)``, ``offset (N, H, W, 18)``, ``mask (N, H, W, 9)`` to ``(N, H, W, O)``, all dense, float or double."""
+
+    @staticmethod
+    def forward(ctx: Any, mixed: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
+        ctx.save_for_backward(mixed, offset, mask)
+        batch, height, width, rows = mixed.shape
+        out = mixed.new_empty(batch, height, width, rows // TAPS)
+        _over_images(_function("forward", mixed), (mixed, offset, mask, out), height, width, rows // TAPS)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mixed, offset, mask = ctx.saved_tensors
+        grads = torch.zeros_like(mixed), torch.empty_like(offset), torch.empty_like(mask)
+        height, width, rows = mixed.shape[1:]
+        _over_images(_function("backward", mixed), (mixed, offset, mask, grad.contiguous(), *grads), height, width, rows // TAPS)
+        return grads
+
+
+def _function(direction: str, tensor: Tensor) -> Callable[..., None]:
+    library = _library()
+    assert library is not None
+    return getattr(library, f"deform_{direction}_{'double' if tensor.dtype == torch.float64 else 'float'}")
+
+
+def _mixed_by_kernel(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
+    outputs, channels = weight.shape[:2]
+    x, offset, mask = (tensor.permute(0, 2, 3, 1) for tensor in (x, offset, mask))
+    mixed = x @ weight.permute(1, 2, 3, 0).reshape(channels, TAPS * outputs)
+    return _Sample.apply(mixed.contiguous(), offset.contiguous(), mask.contiguous()).permute(0, 3, 1, 2)
