@@ -1,0 +1,96 @@
+"""``python -m train``: make weights."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from model.checkpoint import Checkpoint, load_checkpoint
+from model.cli import run_command
+from model.config import ModelConfig
+from model.detector import Detector
+from model.errors import UserError
+from model.preprocess import load_image
+from runtime_bench.detect import torch_detector
+from runtime_bench.widerface import EVALUATION, WiderFace, average_precision, load_validation
+from train.augment import normalise
+from train.deform_kernel import cpu_operator
+from train.engine import Evaluate, Trainer
+from train.loader import Batches
+from train.recipe import Recipe, load_recipe
+from train.transfer import fit_context, transplant
+from train.widerface_data import load_labelled, load_unlabelled
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m train", description=__doc__.replace("``", ""))
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    run = commands.add_parser("run", help="train by a recipe", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    run.add_argument("--config", type=Path, required=True, help="the recipe, a TOML file")
+    run.add_argument("--data", type=Path, required=True, help="a WIDER FACE root")
+    run.add_argument("--people", type=Path, help="a folder of photographs without labels, for distillation")
+    run.add_argument("--init", type=Path, help="a checkpoint of any poorer variant to start from")
+    run.add_argument("--teacher", type=Path, help="a checkpoint to learn from")
+    run.add_argument("--out", type=Path, default=Path("build/train"), help="folder of the run")
+    run.add_argument("--resume", action="store_true", help="go on from the state in --out")
+    run.add_argument("--list", type=Path, help="validation images to judge by, one name a line (default: all that there are)")
+    run.add_argument("--no-eval", action="store_true", help="do not judge: the last weights are the best")
+    run.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the step")
+    run.add_argument("--workers", type=int, default=1, help="processes that prepare batches")
+
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    _run(args)
+
+
+def _run(args: argparse.Namespace) -> None:
+    recipe = load_recipe(args.config)
+    if (args.out / "state.pt").exists() and not args.resume:
+        raise UserError(f"{args.out} holds an unfinished run; pass --resume to go on with it or another --out")
+    teacher = None if args.teacher is None else load_checkpoint(args.teacher).detector
+    evaluate = None if args.no_eval else make_evaluate(load_validation(args.data, args.list))
+    labelled = load_labelled(args.data, recipe.data.longest_side)
+    unlabelled = load_unlabelled(args.people, recipe.data.longest_side) if args.people and teacher else []
+    batches = Batches(recipe, labelled, unlabelled)
+    torch.manual_seed(recipe.seed)
+    detector, source = _start(recipe, args.init, batches)
+    trainer = Trainer(recipe, detector, teacher, batches, args.out, source, evaluate, args.workers)
+    if args.resume:
+        trainer.resume()
+    trainer.run()
+
+
+def _start(recipe: Recipe, init: Path | None, batches: Batches) -> tuple[Detector, str]:
+    if init is None:
+        return Detector(recipe.config), f"random initialisation, seed {recipe.seed}"
+    checkpoint = load_checkpoint(init)
+    detector = transplant(checkpoint.detector, recipe.config)
+    if checkpoint.detector.config.context != recipe.config.context:
+        # Batches below step 0 are of the training kind, but none that training will see.
+        images = [normalise(batches[-step].pixels, recipe.config) for step in range(1, 9)]
+        explained = fit_context(checkpoint.detector, detector, images)
+        print("context fitted; explained share of the heads' answers: " + ", ".join(f"{share:.4f}" for share in explained))
+    return detector, f"started from {init.name} ({checkpoint.source})"
+
+
+def make_evaluate(validation: WiderFace) -> Evaluate:
+    """AP by subset, at original scale, with everything that the published evaluation keeps."""
+
+    def evaluate(checkpoint: Checkpoint) -> Mapping[str, float]:
+        checkpoint.detector.use_training_forms(cpu_operator())  # the same function, faster
+        detector = torch_detector(checkpoint, None)
+        names = tqdm(validation.faces, desc="evaluating", disable=None, leave=False)
+        found = [detector.detect(load_image(validation.images / name), EVALUATION)[0] for name in names]
+        return average_precision(list(validation.faces.values()), found)
+
+    return evaluate
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
