@@ -21,12 +21,18 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import pad
 
 from model.deform_conv import TAPS, Operator, mix_then_sample
 
+LANES = 16
+"""The kernel works on so many channels at once."""
 _SOURCE = Path(__file__).parent / "kernel" / "deform_sample.cpp"
-# The last three allow sums to be vectorised without -ffast-math, which would also wave NaN through comparisons.
-_FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math")
+# The last three let sums be reordered without -ffast-math, which would also wave NaN through comparisons.
+_FLAGS = (
+    *("-O3", "-march=native", "-mprefer-vector-width=512", "-shared", "-fPIC"),
+    *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"),
+)
 
 
 @cache
@@ -74,7 +80,7 @@ def _over_images(function: Callable[..., None], tensors: tuple[Tensor, ...], hei
 
 
 class _Sample(torch.autograd.Function):
-    """``mixed (N, H, W, 9 * O)``, ``offset (N, H, W, 18)``, ``mask (N, H, W, 9)`` to ``(N, H, W, O)``, all dense, float or double."""
+    """``mixed (N, H, W, 9 * O)`` with O a multiple of :data:`LANES`, ``offset (N, H, W, 18)``, ``mask (N, H, W, 9)`` to ``(N, H, W, O)``, all dense, float or double."""
 
     @staticmethod
     def forward(ctx: Any, mixed: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
@@ -102,6 +108,8 @@ def _function(direction: str, tensor: Tensor) -> Callable[..., None]:
 
 def _mixed_by_kernel(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
     outputs, channels = weight.shape[:2]
+    padded = -(-outputs // LANES) * LANES
     x, offset, mask = (tensor.permute(0, 2, 3, 1) for tensor in (x, offset, mask))
-    mixed = x @ weight.permute(1, 2, 3, 0).reshape(channels, TAPS * outputs)
-    return _Sample.apply(mixed.contiguous(), offset.contiguous(), mask.contiguous()).permute(0, 3, 1, 2)
+    mixing = pad(weight, (0, 0, 0, 0, 0, 0, 0, padded - outputs)).permute(1, 2, 3, 0).reshape(channels, TAPS * padded)
+    out = _Sample.apply((x @ mixing).contiguous(), offset.contiguous(), mask.contiguous())
+    return out[..., :outputs].permute(0, 3, 1, 2)

@@ -3,10 +3,11 @@
 // The channels have been mixed already (sampling acts on space, the tap matrix on channels, so they commute):
 //   out[n, h, w, o] = sum over taps k of mask[n, h, w, k] * bilinear(mixed[n, :, :, k, o], h + k / 3 - 1 + dy, w + k % 3 - 1 + dx)
 // with zeros outside the image, as torchvision.ops.deform_conv2d has it. All arrays are dense and channels-last:
-//   mixed (N, H, W, 9, O), offset (N, H, W, 18) as (dy, dx) for each tap, mask (N, H, W, 9), out (N, H, W, O).
+//   mixed (N, H, W, 9, O), offset (N, H, W, 18) as (dy, dx) for each tap, mask (N, H, W, 9), out (N, H, W, O); O a multiple of 16.
 // Images are independent, so callers run ranges of them in threads.
 
 #include <cmath>
+#include <cstring>
 
 namespace {
 
@@ -35,7 +36,6 @@ inline Corners<T> locate(T y, T x, int height, int width) {
     const int columns[2] = {column < 0 ? 0 : column, column + 1 < 0 ? 0 : column + 1 >= width ? width - 1 : column + 1};
     const T in_rows[2] = {T(row >= 0), T(row + 1 >= 0 && row + 1 < height)};
     const T in_columns[2] = {T(column >= 0), T(column + 1 >= 0 && column + 1 < width)};
-#pragma GCC unroll 4
     for (int c = 0; c < 4; c++) {
         corners.pixel[c] = long(rows[c / 2]) * width + columns[c % 2];
         corners.inside[c] = in_rows[c / 2] * in_columns[c % 2];
@@ -43,55 +43,54 @@ inline Corners<T> locate(T y, T x, int height, int width) {
     return corners;
 }
 
-constexpr int LANES = 16;  // channels that are worked on at once, in registers
-
-// Channels of one call of the inner loops: a constant, so that they become straight vector code, except at an odd end.
-#define FOR_LANES(o) for (int o = 0; o < (FULL ? LANES : lanes); o++)
-
-template <typename T, bool FULL>
-inline void gather(const T* const __restrict values[4], const T weights[4], T* __restrict sum, int lanes) {
-    FOR_LANES(o) sum[o] += weights[0] * values[0][o] + weights[1] * values[1][o] + weights[2] * values[2][o] + weights[3] * values[3][o];
-}
-
-template <typename T, bool FULL>
-inline void scatter(const T* __restrict g, const T* __restrict value, T weight, T* __restrict grad_value, T& dot, int lanes) {
-    T sum = 0;
-    FOR_LANES(o) {
-        sum += g[o] * value[o];
-        grad_value[o] += weight * g[o];
+// 64 bytes of channels at once, whatever the processor's registers are; GCC and Clang have this type.
+template <typename T>
+struct Lanes {
+    static constexpr int COUNT = 64 / sizeof(T);
+    typedef T Vector __attribute__((vector_size(64)));
+    static Vector load(const T* from) {
+        Vector values;
+        std::memcpy(&values, from, sizeof(values));
+        return values;
     }
-    dot += sum;
-}
+    static void store(T* to, Vector values) { std::memcpy(to, &values, sizeof(values)); }
+    static T sum(Vector values) {  // by halves: compilers add lane after lane otherwise
+        typedef T Half __attribute__((vector_size(32)));
+        typedef T Quarter __attribute__((vector_size(16)));
+        Half halves[2];
+        Quarter quarters[2];
+        std::memcpy(halves, &values, sizeof(halves));
+        halves[0] += halves[1];
+        std::memcpy(quarters, halves, sizeof(quarters));
+        quarters[0] += quarters[1];
+        T total = 0;
+        for (int lane = 0; lane < COUNT / 4; lane++) total += quarters[0][lane];
+        return total;
+    }
+};
 
 template <typename T>
 void forward(const T* mixed, const T* offset, const T* mask, T* out, int first, int last, int height, int width, int channels) {
+    using L = Lanes<T>;
     const long pixels = long(height) * width;
     for (int n = first; n < last; n++)
         for (int h = 0; h < height; h++)
             for (int w = 0; w < width; w++) {
                 const long here = n * pixels + long(h) * width + w;
-                T weights[TAPS][4];
-                const T* bases[TAPS][4];
+                T weights[TAPS * 4];
+                const T* bases[TAPS * 4];
                 for (int k = 0; k < TAPS; k++) {
                     const T* shift = offset + here * 2 * TAPS + 2 * k;
                     const Corners<T> corners = locate<T>(h + k / 3 - 1 + shift[0], w + k % 3 - 1 + shift[1], height, width);
-#pragma GCC unroll 4
                     for (int c = 0; c < 4; c++) {
-                        weights[k][c] = mask[here * TAPS + k] * corners.wy[c / 2] * corners.wx[c % 2] * corners.inside[c];
-                        bases[k][c] = mixed + ((n * pixels + corners.pixel[c]) * TAPS + k) * channels;
+                        weights[4 * k + c] = mask[here * TAPS + k] * corners.wy[c / 2] * corners.wx[c % 2] * corners.inside[c];
+                        bases[4 * k + c] = mixed + ((n * pixels + corners.pixel[c]) * TAPS + k) * channels;
                     }
                 }
-                for (int start = 0; start < channels; start += LANES) {
-                    const int lanes = channels - start < LANES ? channels - start : LANES;
-                    T sum[LANES] = {};
-                    for (int k = 0; k < TAPS; k++) {
-                        const T* const values[4] = {bases[k][0] + start, bases[k][1] + start, bases[k][2] + start, bases[k][3] + start};
-                        if (lanes == LANES)
-                            gather<T, true>(values, weights[k], sum, lanes);
-                        else
-                            gather<T, false>(values, weights[k], sum, lanes);
-                    }
-                    for (int o = 0; o < lanes; o++) out[here * channels + start + o] = sum[o];
+                for (int o = 0; o < channels; o += L::COUNT) {
+                    typename L::Vector sum = {};
+                    for (int i = 0; i < TAPS * 4; i++) sum += weights[i] * L::load(bases[i] + o);
+                    L::store(out + here * channels + o, sum);
                 }
             }
 }
@@ -100,6 +99,7 @@ void forward(const T* mixed, const T* offset, const T* mask, T* out, int first, 
 template <typename T>
 void backward(const T* mixed, const T* offset, const T* mask, const T* grad, T* grad_mixed, T* grad_offset, T* grad_mask, int first, int last,
               int height, int width, int channels) {
+    using L = Lanes<T>;
     const long pixels = long(height) * width;
     for (int n = first; n < last; n++)
         for (int h = 0; h < height; h++)
@@ -112,15 +112,16 @@ void backward(const T* mixed, const T* offset, const T* mask, const T* grad, T* 
                     const T *wy = corners.wy, *wx = corners.wx;
                     const T scale = mask[here * TAPS + k];
                     T worth[4];  // of each corner's value
-#pragma GCC unroll 4
                     for (int c = 0; c < 4; c++) {
                         const T weight = scale * wy[c / 2] * wx[c % 2] * corners.inside[c];
                         const long base = ((n * pixels + corners.pixel[c]) * TAPS + k) * channels;
-                        T dot = 0;
-                        int o = 0;
-                        for (; o + LANES <= channels; o += LANES) scatter<T, true>(g + o, mixed + base + o, weight, grad_mixed + base + o, dot, LANES);
-                        if (o < channels) scatter<T, false>(g + o, mixed + base + o, weight, grad_mixed + base + o, dot, channels - o);
-                        worth[c] = dot * corners.inside[c];
+                        typename L::Vector dot = {};
+                        for (int o = 0; o < channels; o += L::COUNT) {
+                            const typename L::Vector values = L::load(g + o);
+                            dot += values * L::load(mixed + base + o);
+                            L::store(grad_mixed + base + o, L::load(grad_mixed + base + o) + weight * values);
+                        }
+                        worth[c] = L::sum(dot) * corners.inside[c];
                     }
                     grad_mask[here * TAPS + k] = wy[0] * (wx[0] * worth[0] + wx[1] * worth[1]) + wy[1] * (wx[0] * worth[2] + wx[1] * worth[3]);
                     T* grad_shift = grad_offset + here * 2 * TAPS + 2 * k;
