@@ -12,13 +12,14 @@ from tqdm import tqdm
 
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.cli import run_command
-from model.config import ModelConfig
+from model.config import VARIANTS
 from model.detector import Detector
 from model.errors import UserError
 from model.preprocess import load_image
 from runtime_bench.detect import torch_detector
 from runtime_bench.widerface import EVALUATION, WiderFace, average_precision, load_validation
 from train.augment import normalise
+from train.bench import bench, print_bench
 from train.deform_kernel import cpu_operator
 from train.engine import Evaluate, Trainer
 from train.loader import Batches
@@ -44,9 +45,24 @@ def main() -> None:
     run.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the step")
     run.add_argument("--workers", type=int, default=1, help="processes that prepare batches")
 
+    speed = commands.add_parser("bench", help="step time, torchvision's deformable convolution against the training forms")
+    speed.add_argument("--variant", choices=list(VARIANTS), default="acwface_dcn", help="(default: %(default)s)")
+    speed.add_argument("--images", type=int, default=8, help="in a batch (default: %(default)s)")
+    speed.add_argument("--size", type=int, default=352, help="side of the crops, pixels (default: %(default)s)")
+    speed.add_argument("--repeats", type=int, default=5, help="timed steps of the fast forms (default: %(default)s)")
+    speed.add_argument("--threads", type=int, default=torch.get_num_threads(), help="(default: %(default)s)")
+    speed.add_argument("--device", default="cpu", help="(default: %(default)s)")
+
     args = parser.parse_args()
+    if args.threads < 1:
+        raise UserError(f"--threads {args.threads}: at least 1 is needed")
     torch.set_num_threads(args.threads)
-    _run(args)
+    if args.command == "bench":
+        if min(args.images, args.size - 31, args.repeats) < 1:
+            raise UserError("--images and --repeats must be at least 1, --size at least 32")
+        print_bench(bench(args.variant, args.images, args.size, args.repeats, args.device))
+    else:
+        _run(args)
 
 
 def _run(args: argparse.Namespace) -> None:
