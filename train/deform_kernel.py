@@ -63,9 +63,9 @@ def _threads(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count)  # ctypes lets go of the GIL
 
 
-def _over_images(function: Callable[..., None], tensors: tuple[Tensor, ...], height: int, width: int, channels: int) -> None:
-    """Call a kernel on ranges of images, one range a thread."""
-    images = tensors[0].shape[0]
+def _over_images(function: Callable[..., None], tensors: tuple[Tensor, ...], channels: int) -> None:
+    """Call a kernel on dense tensors ``(images, height, width, ...)``, each image in a thread."""
+    images, height, width = tensors[1].shape[:3]
     count = min(images, torch.get_num_threads())
     pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
     bounds = [images * index // count for index in range(count + 1)]
@@ -79,24 +79,39 @@ def _over_images(function: Callable[..., None], tensors: tuple[Tensor, ...], hei
         list(_threads(count).map(run, range(count)))
 
 
-class _Sample(torch.autograd.Function):
-    """``mixed (N, H, W, 9 * O)`` with O a multiple of :data:`LANES`, ``offset (N, H, W, 18)``, ``mask (N, H, W, 9)`` to ``(N, H, W, O)``, all dense, float or double."""
+class _MixThenSample(torch.autograd.Function):
+    """``x (N, H, W, C)``, ``mixing (C, 9 * O)``, ``offset (N, H, W, 18)``, ``mask (N, H, W, 9)`` to ``(N, H, W, O)``; all dense, O a multiple of 16.
+
+    A few images at a time, as many as there are threads, and mixed once more in the backward pass: their nine maps stay in the
+    cache, and none has to be kept.
+    """
 
     @staticmethod
-    def forward(ctx: Any, mixed: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
-        ctx.save_for_backward(mixed, offset, mask)
-        batch, height, width, rows = mixed.shape
-        out = mixed.new_empty(batch, height, width, rows // TAPS)
-        _over_images(_function("forward", mixed), (mixed, offset, mask, out), height, width, rows // TAPS)
+    def forward(ctx: Any, x: Tensor, mixing: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
+        ctx.save_for_backward(x, mixing, offset, mask)
+        out = x.new_empty(*x.shape[:3], mixing.shape[1] // TAPS)
+        run = _function("forward", x)
+        chunk = torch.get_num_threads()
+        for parts in zip(*(tensor.split(chunk) for tensor in (x, offset, mask, out)), strict=True):
+            mixed = parts[0].flatten(0, 2) @ mixing
+            _over_images(run, (mixed, *parts[1:]), out.shape[3])
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mixed, offset, mask = ctx.saved_tensors
-        grads = torch.zeros_like(mixed), torch.empty_like(offset), torch.empty_like(mask)
-        height, width, rows = mixed.shape[1:]
-        _over_images(_function("backward", mixed), (mixed, offset, mask, grad.contiguous(), *grads), height, width, rows // TAPS)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        x, mixing, offset, mask = ctx.saved_tensors
+        grads = grad_x, grad_mixing, grad_offset, grad_mask = torch.empty_like(x), torch.zeros_like(mixing), torch.empty_like(offset), torch.empty_like(mask)
+        run = _function("backward", x)
+        chunk = torch.get_num_threads()
+        inputs = (x, offset, mask, grad.contiguous(), grad_x, grad_offset, grad_mask)
+        for own, *inner, own_grad, offset_grad, mask_grad in zip(*(tensor.split(chunk) for tensor in inputs), strict=True):
+            rows = own.flatten(0, 2)
+            mixed = rows @ mixing
+            mixed_grad = torch.zeros_like(mixed)
+            _over_images(run, (mixed, *inner, mixed_grad, offset_grad, mask_grad), grad.shape[3])
+            torch.mm(mixed_grad, mixing.T, out=own_grad.flatten(0, 2))
+            grad_mixing.addmm_(rows.T, mixed_grad)
         return grads
 
 
@@ -109,7 +124,6 @@ def _function(direction: str, tensor: Tensor) -> Callable[..., None]:
 def _mixed_by_kernel(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
     outputs, channels = weight.shape[:2]
     padded = -(-outputs // LANES) * LANES
-    x, offset, mask = (tensor.permute(0, 2, 3, 1) for tensor in (x, offset, mask))
+    x, offset, mask = (tensor.permute(0, 2, 3, 1).contiguous() for tensor in (x, offset, mask))
     mixing = pad(weight, (0, 0, 0, 0, 0, 0, 0, padded - outputs)).permute(1, 2, 3, 0).reshape(channels, TAPS * padded)
-    out = _Sample.apply((x @ mixing).contiguous(), offset.contiguous(), mask.contiguous())
-    return out[..., :outputs].permute(0, 3, 1, 2)
+    return _MixThenSample.apply(x, mixing, offset, mask)[..., :outputs].permute(0, 3, 1, 2)
