@@ -44,6 +44,7 @@ def main() -> None:
     run.add_argument("--no-eval", action="store_true", help="do not judge: the last weights are the best")
     run.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the step")
     run.add_argument("--workers", type=int, default=1, help="processes that prepare batches")
+    run.add_argument("--device", default="cpu", help="cpu or cuda")
 
     speed = commands.add_parser("bench", help="step time, torchvision's deformable convolution against the training forms")
     speed.add_argument("--variant", choices=list(VARIANTS), default="acwface_dcn", help="(default: %(default)s)")
@@ -76,7 +77,7 @@ def _run(args: argparse.Namespace) -> None:
     batches = Batches(recipe, labelled, unlabelled)
     torch.manual_seed(recipe.seed)
     detector, source = _start(recipe, args.init, batches)
-    trainer = Trainer(recipe, detector, teacher, batches, args.out, source, evaluate, args.workers)
+    trainer = Trainer(recipe, detector, teacher, batches, args.out, source, evaluate, args.workers, args.device)
     if args.resume:
         trainer.resume()
     trainer.run()

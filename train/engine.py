@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -113,8 +115,9 @@ class Trainer:
         self.progress = Progress(**state["progress"])
 
     def run(self) -> Progress:
-        """Train to the end of the recipe; Ctrl-C saves the state first."""
+        """Train to the end of the recipe; Ctrl-C and SIGTERM save the state first."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        _stop_on_signals()
         log = _Log(self.folder / LOG, self.progress.step)
         progress, recipe = self.progress, self.recipe
         if self.progress.step == 0:
@@ -153,22 +156,24 @@ class Trainer:
     def step(self, batch: TrainingBatch, share: float) -> dict[str, float]:
         """One update of the weights; the loss terms before it."""
         losses = self.recipe.losses
-        images = normalise(batch.pixels.to(self.device), self.detector.config).contiguous(memory_format=torch.channels_last)
+        images = normalise(batch.pixels.to(self.device, non_blocking=True), self.detector.config).contiguous(memory_format=torch.channels_last)
         set_mode(self.detector, self.recipe.batch_norm)
-        outputs = self.detector(images)
+        with self._precision():
+            outputs = RawOutputs(*(value.float() for value in self.detector(images)))
         weights = {"class": 1.0, "box": losses.box, "landmark": losses.landmark}
         terms: dict[str, Tensor] = {}
         total = torch.zeros((), device=self.device)
         if self.teacher is not None and losses.distillation:
-            with torch.no_grad():
-                answers = self.teacher(images)
+            with torch.no_grad(), self._precision():
+                answers = RawOutputs(*(value.float() for value in self.teacher(images)))
             trust = torch.where(batch.labelled.to(self.device), losses.distillation_labelled, 1.0)
             for name, value in distillation_loss(outputs, answers, trust).items():
                 terms[f"distil_{name}"] = value
                 total = total + losses.distillation * weights[name] * value
         if batch.targets and losses.detection and share >= losses.detection_from:
-            labelled = RawOutputs(*(value[batch.labelled] for value in outputs))
-            for name, value in detection_loss(labelled, batch.targets).items():
+            labelled = RawOutputs(*(value[batch.labelled.to(self.device)] for value in outputs))
+            targets = [target.to(self.device) for target in batch.targets]
+            for name, value in detection_loss(labelled, targets).items():
                 terms[f"detect_{name}"] = value
                 total = total + losses.detection * weights[name] * value
         self.optimizer.zero_grad()
@@ -201,8 +206,12 @@ class Trainer:
     def result(self) -> Checkpoint:
         """The averaged weights, in ordinary form."""
         detector = Detector(self.detector.config).eval()
-        detector.load_state_dict(self.averaged.module.state_dict())
+        detector.load_state_dict(self.averaged.module.state_dict())  # onto the CPU, contiguous
         return Checkpoint(detector, f"{self.source}; trained for {self.progress.step} steps")
+
+    def _precision(self) -> torch.autocast:
+        """bfloat16 where it pays: its range needs no loss scaling."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
 
     def _export(self, name: str) -> None:
         checkpoint = self.result()
@@ -316,6 +325,13 @@ def set_mode(detector: Detector, batch_norm: str) -> None:
         for module in detector.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
+
+
+def _stop_on_signals() -> None:
+    """Both ways to ask for an end raise KeyboardInterrupt, also where a shell has started the run in the background (SIGINT ignored there)."""
+    if threading.current_thread() is threading.main_thread():  # Python's rule
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
 
 
 class _Steps:

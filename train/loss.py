@@ -31,6 +31,9 @@ class Targets:
     landmarks: Tensor
     """``(A, 10)`` coded; NaN where unknown."""
 
+    def to(self, device: torch.device) -> Targets:
+        return Targets(self.labels.to(device), self.boxes.to(device), self.landmarks.to(device))
+
 
 def match(boxes: Tensor, landmarks: Tensor, anchors: Tensor, variances: tuple[float, float], smallest: float) -> Targets:
     """Assign faces to anchors (SSD, Liu et al. 2016, section 2.2, with RetinaFace's thresholds).

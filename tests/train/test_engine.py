@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -237,3 +239,23 @@ def test_command_line_end_to_end(tmp_path: Path) -> None:
     assert again.returncode == 2
     assert "--resume" in again.stderr
     assert run("--resume").returncode == 0
+
+
+def test_sigterm_saves_before_the_end(tmp_path: Path) -> None:
+    trainer = _trainer(tmp_path, replace(RECIPE, steps=1000, checkpoint_minutes=60.0))
+    step = Trainer.step
+
+    def interrupt(self: Trainer, *args: object) -> dict[str, float]:
+        if self.progress.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *args)
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    trainer.step = interrupt.__get__(trainer)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trainer.run()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert torch.load(tmp_path / STATE, weights_only=True)["progress"]["step"] == 2
