@@ -13,9 +13,10 @@ from tqdm import tqdm
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.cli import run_command
 from model.config import VARIANTS
+from model.deform_conv import Operator
 from model.detector import Detector
 from model.errors import UserError
-from model.preprocess import load_image
+from model.preprocess import InputSpec, load_image, prepare
 from runtime_bench.detect import torch_detector
 from runtime_bench.widerface import EVALUATION, WiderFace, average_precision, load_validation
 from train.augment import normalise
@@ -23,6 +24,7 @@ from train.bench import bench, print_bench
 from train.deform_kernel import cpu_operator
 from train.engine import Evaluate, Trainer
 from train.loader import Batches
+from train.offsets import measure_offsets, print_offsets, without_offsets
 from train.recipe import Recipe, load_recipe
 from train.transfer import fit_context, transplant
 from train.widerface_data import load_labelled, load_unlabelled
@@ -54,6 +56,13 @@ def main() -> None:
     speed.add_argument("--threads", type=int, default=torch.get_num_threads(), help="(default: %(default)s)")
     speed.add_argument("--device", default="cpu", help="(default: %(default)s)")
 
+    offsets = commands.add_parser("offsets", help="how a deformable checkpoint uses its offsets, and its AP with and without them")
+    offsets.add_argument("checkpoint", type=Path, help="a checkpoint with deformable layers")
+    offsets.add_argument("--data", type=Path, required=True, help="a WIDER FACE root")
+    offsets.add_argument("--list", type=Path, help="validation images, one name a line (default: all that there are)")
+    offsets.add_argument("--limit", type=int, help="the first so many of them (default: all)")
+    offsets.add_argument("--threads", type=int, default=torch.get_num_threads(), help="(default: %(default)s)")
+
     args = parser.parse_args()
     if args.threads < 1:
         raise UserError(f"--threads {args.threads}: at least 1 is needed")
@@ -62,6 +71,8 @@ def main() -> None:
         if min(args.images, args.size - 31, args.repeats) < 1:
             raise UserError("--images and --repeats must be at least 1, --size at least 32")
         print_bench(bench(args.variant, args.images, args.size, args.repeats, args.device))
+    elif args.command == "offsets":
+        _offsets(args)
     else:
         _run(args)
 
@@ -96,11 +107,23 @@ def _start(recipe: Recipe, init: Path | None, batches: Batches) -> tuple[Detecto
     return detector, f"started from {init.name} ({checkpoint.source})"
 
 
-def make_evaluate(validation: WiderFace) -> Evaluate:
-    """AP by subset, at original scale, with everything that the published evaluation keeps."""
+def _offsets(args: argparse.Namespace) -> None:
+    checkpoint = load_checkpoint(args.checkpoint)
+    validation = load_validation(args.data, args.list, args.limit)
+    spec = InputSpec(mean=checkpoint.detector.config.mean, colour_order=checkpoint.detector.config.colour_order)
+    # Every tenth photograph says enough about a distribution.
+    names = list(validation.faces)[::10]
+    print_offsets(measure_offsets(checkpoint.detector, (torch.from_numpy(prepare(load_image(validation.images / name), spec).tensor) for name in names)))
+    for words, operator in (("as trained", cpu_operator()), ("offsets 0", without_offsets)):
+        precision = make_evaluate(validation, operator)(checkpoint)
+        print(f"AP {words:11}" + "  ".join(f"{name} {value:.2f}" for name, value in precision.items()))
+
+
+def make_evaluate(validation: WiderFace, operator: Operator | None = None) -> Evaluate:
+    """AP by subset, at original scale, with everything that the published evaluation keeps; ``operator`` as in ``use_training_forms``."""
 
     def evaluate(checkpoint: Checkpoint) -> Mapping[str, float]:
-        checkpoint.detector.use_training_forms(cpu_operator())  # the same function, faster
+        checkpoint.detector.use_training_forms(operator or cpu_operator())  # the same function, faster
         detector = torch_detector(checkpoint, None)
         names = tqdm(validation.faces, desc="evaluating", disable=None, leave=False)
         found = [detector.detect(load_image(validation.images / name), EVALUATION)[0] for name in names]
