@@ -23,6 +23,7 @@ from train.augment import normalise
 from train.bench import bench, print_bench
 from train.deform_kernel import cpu_operator
 from train.engine import Evaluate, Trainer
+from train.fetch import fetch_widerface
 from train.loader import Batches
 from train.offsets import measure_offsets, print_offsets, without_offsets
 from train.recipe import Recipe, load_recipe
@@ -33,6 +34,9 @@ from train.widerface_data import load_labelled, load_unlabelled
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m train", description=__doc__.replace("``", ""))
     commands = parser.add_subparsers(dest="command", required=True)
+
+    data = commands.add_parser("data", help="fetch WIDER FACE (about 4 GB) into the layout that everything here reads")
+    data.add_argument("root", type=Path, help="the folder to fill; a fetch that was broken off goes on")
 
     run = commands.add_parser("run", help="train by a recipe", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     run.add_argument("--config", type=Path, required=True, help="the recipe, a TOML file")
@@ -64,6 +68,9 @@ def main() -> None:
     offsets.add_argument("--threads", type=int, default=torch.get_num_threads(), help="(default: %(default)s)")
 
     args = parser.parse_args()
+    if args.command == "data":
+        fetch_widerface(args.root)
+        return
     if args.threads < 1:
         raise UserError(f"--threads {args.threads}: at least 1 is needed")
     torch.set_num_threads(args.threads)

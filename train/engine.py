@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -259,6 +260,7 @@ class _Log:
         self._writer = csv.DictWriter(self._file, self.FIELDS)
         self._writer.writeheader()
         self._writer.writerows(kept)
+        self._board = _summary_writer(path.parent, step)
         self.smooth: dict[str, str] = {}
         self._means: dict[str, float] = {}
 
@@ -277,6 +279,18 @@ class _Log:
         row = {name: f"{value:.5g}" for name, value in values.items()}
         self._writer.writerow({"step": progress.step, "minutes": f"{progress.seconds / 60:.3f}"} | row)
         self._file.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name.replace("_", "/", 1), value, progress.step)
+
+
+def _summary_writer(folder: Path, step: int) -> Any:
+    """TensorBoard's writer where the package is installed (``pip install tensorboard``), else ``None``: the CSV has it all."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=step + 1)
 
 
 def check_teacher(detector: Detector, teacher: Detector | None) -> None:
