@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,6 +87,7 @@ def main() -> None:
 
 def _run(args: argparse.Namespace) -> None:
     recipe = load_recipe(args.config)
+    device = _join_processes(args.device)
     if (args.out / "state.pt").exists() and not args.resume:
         raise UserError(f"{args.out} holds an unfinished run; pass --resume to go on with it or another --out")
     teacher = None if args.teacher is None else load_checkpoint(args.teacher).detector
@@ -95,10 +97,22 @@ def _run(args: argparse.Namespace) -> None:
     batches = Batches(recipe, labelled, unlabelled)
     torch.manual_seed(recipe.seed)
     detector, source = _start(recipe, args.init, batches)
-    trainer = Trainer(recipe, detector, teacher, batches, args.out, source, evaluate, args.workers, args.device)
+    trainer = Trainer(recipe, detector, teacher, batches, args.out, source, evaluate, args.workers, device)
     if args.resume:
         trainer.resume()
     trainer.run()
+    if trainer.world > 1:
+        torch.distributed.destroy_process_group()
+
+
+def _join_processes(device: str) -> str:
+    """Join the others where torchrun has started several; the device of this one."""
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"--device {device}: torch sees no GPU; pass --device cpu")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        torch.distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device
+    return device
 
 
 def _start(recipe: Recipe, init: Path | None, batches: Batches) -> tuple[Detector, str]:

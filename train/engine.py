@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import signal
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import msgspec
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
@@ -91,6 +93,10 @@ class Trainer:
         self.optimizer = make_optimizer(recipe.optimizer, self.detector)
         self.averaged = AveragedModel(self.detector, multi_avg_fn=get_ema_multi_avg_fn(recipe.average), use_buffers=True)
         self.progress = Progress()
+        self.rank, self.world = world()
+        self.network: nn.Module = self.detector
+        if self.world > 1:  # gradients are averaged over all processes
+            self.network = DistributedDataParallel(self.detector, device_ids=[self.device.index] if self.device.type == "cuda" else None)
 
     def resume(self) -> None:
         """Go on from the folder's ``state.pt``.
@@ -119,15 +125,15 @@ class Trainer:
         """Train to the end of the recipe; Ctrl-C and SIGTERM save the state first."""
         self.folder.mkdir(parents=True, exist_ok=True)
         _stop_on_signals()
-        log = _Log(self.folder / LOG, self.progress.step)
+        log = _Log(self.folder / LOG if self.rank == 0 else None, self.progress.step)
         progress, recipe = self.progress, self.recipe
         if self.progress.step == 0:
             self._judge(log)
         saved = judged = progress.seconds
-        bar = tqdm(total=1.0, initial=self._share(), bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}", disable=None)
-        loader = iter(load_batches(self.batches, _Steps(progress.step), self.workers))
+        bar = tqdm(total=1.0, initial=self._share(), bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}", disable=None if self.rank == 0 else True)
+        loader = iter(load_batches(self.batches, _Steps(progress.step, self.rank, self.world), self.workers))
         try:
-            while (share := self._share()) < 1:
+            while (share := self._agreed_share()) < 1:
                 start = time.perf_counter()
                 batch = next(loader)
                 waited = time.perf_counter() - start
@@ -160,7 +166,7 @@ class Trainer:
         images = normalise(batch.pixels.to(self.device, non_blocking=True), self.detector.config).contiguous(memory_format=torch.channels_last)
         set_mode(self.detector, self.recipe.batch_norm)
         with self._precision():
-            outputs = RawOutputs(*(value.float() for value in self.detector(images)))
+            outputs = RawOutputs(*(value.float() for value in self.network(images)))
         weights = {"class": 1.0, "box": losses.box, "landmark": losses.landmark}
         terms: dict[str, Tensor] = {}
         total = torch.zeros((), device=self.device)
@@ -188,7 +194,9 @@ class Trainer:
         return {name: value.item() for name, value in terms.items()} | {"norm": norm.item()}
 
     def save(self) -> None:
-        """Write ``state.pt`` and ``last.safetensors``."""
+        """Write ``state.pt`` and ``last.safetensors``; the first process does."""
+        if self.rank:
+            return
         state = {
             "recipe": msgspec.json.encode(self.recipe).decode(),
             "detector": self.detector.state_dict(),
@@ -219,7 +227,13 @@ class Trainer:
         save_checkpoint(checkpoint.detector, self.folder / name, checkpoint.source)
 
     def _judge(self, log: _Log) -> None:
-        """Evaluate the averaged weights and keep them if they are the best so far."""
+        """Evaluate the averaged weights and keep them if they are the best so far; the others wait for the first process."""
+        if self.rank == 0:
+            self._judge_here(log)
+        if self.world > 1:
+            torch.distributed.barrier()
+
+    def _judge_here(self, log: _Log) -> None:
         if self.evaluate is None:
             self._export(BEST)
             return
@@ -234,6 +248,14 @@ class Trainer:
         if self.recipe.steps is not None:
             return self.progress.step / self.recipe.steps
         return self.progress.seconds / (self.recipe.minutes * 60)
+
+    def _agreed_share(self) -> float:
+        """The first process's, so that all end at the same step."""
+        if self.world == 1:
+            return self._share()
+        share = torch.tensor(self._share(), device=self.device)
+        torch.distributed.broadcast(share, src=0)
+        return share.item()
 
     def _write_batch(self, batch: TrainingBatch) -> str:
         path = self.folder / f"failed-step-{self.progress.step}.pt"
@@ -251,7 +273,12 @@ class _Log:
         *("easy", "medium", "hard"),
     )
 
-    def __init__(self, path: Path, step: int) -> None:
+    def __init__(self, path: Path | None, step: int) -> None:
+        self.smooth: dict[str, str] = {}
+        self._means: dict[str, float] = {}
+        self._file = None  # of every process but the first
+        if path is None:
+            return
         kept = []
         if step and path.is_file():
             with path.open(newline="") as file:
@@ -261,8 +288,6 @@ class _Log:
         self._writer.writeheader()
         self._writer.writerows(kept)
         self._board = _summary_writer(path.parent, step)
-        self.smooth: dict[str, str] = {}
-        self._means: dict[str, float] = {}
 
     def step(self, progress: Progress, rate: float, seconds: float, waited: float, terms: Mapping[str, float]) -> None:
         values = {"rate": rate, "step_s": seconds, "wait_s": waited} | dict(terms)
@@ -276,6 +301,8 @@ class _Log:
         tqdm.write(f"step {progress.step}, {progress.seconds / 60:.1f} minutes: " + "  ".join(f"{name} {value:.2f}" for name, value in precision.items()))
 
     def _write(self, progress: Progress, values: Mapping[str, float]) -> None:
+        if self._file is None:
+            return
         row = {name: f"{value:.5g}" for name, value in values.items()}
         self._writer.writerow({"step": progress.step, "minutes": f"{progress.seconds / 60:.3f}"} | row)
         self._file.flush()
@@ -349,13 +376,17 @@ def _stop_on_signals() -> None:
 
 
 class _Steps:
-    """Step numbers from ``start`` on, for a loader to draw."""
+    """Endless numbers of batches, for a loader to draw: of step ``start`` and all after it; each process has its own."""
 
-    def __init__(self, start: int) -> None:
-        self.start = start
+    def __init__(self, start: int, rank: int, world: int) -> None:
+        self.first, self.stride = start * world + rank, world
 
     def __iter__(self) -> Iterator[int]:
-        step = self.start
-        while True:
-            yield step
-            step += 1
+        return itertools.count(self.first, self.stride)
+
+
+def world() -> tuple[int, int]:
+    """Number of this process and of all, as torchrun started them."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1

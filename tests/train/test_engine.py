@@ -259,3 +259,31 @@ def test_sigterm_saves_before_the_end(tmp_path: Path) -> None:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     assert torch.load(tmp_path / STATE, weights_only=True)["progress"]["step"] == 2
+
+
+def test_two_processes_train_one_network(tmp_path: Path) -> None:
+    """torchrun on two CPU processes: each its own batches, one set of weights."""
+    script = tmp_path / "two.py"
+    script.write_text(
+        "import sys, torch\n"
+        f"sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]\n"
+        "from pathlib import Path\n"
+        "from test_engine import RECIPE, _trainer\n"
+        "from msgspec.structs import replace\n"
+        "torch.set_num_threads(1)\n"
+        "torch.distributed.init_process_group('gloo')\n"
+        f"trainer = _trainer(Path({str(tmp_path / 'run')!r}), replace(RECIPE, steps=3))\n"
+        "trainer.run()\n"
+        f"torch.save(trainer.detector.state_dict(), Path({str(tmp_path)!r}) / f'{{trainer.rank}}.pt')\n"
+        "torch.distributed.destroy_process_group()\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    weights = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    learnt = [name for name in weights[0] if "running_" not in name and "num_batches" not in name]  # statistics are each process's own
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in learnt)
+    single = _trainer(tmp_path / "single", replace(RECIPE, steps=3))
+    single.run()
+    assert any(not torch.equal(weights[0][name], single.detector.state_dict()[name]) for name in learnt), "the second process had its say"
+    assert len(_losses(tmp_path / "run")) == 3
