@@ -16,11 +16,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from model.config import ModelConfig
+from model.postprocess import MIRRORED
 from train.widerface_data import NO_FACES, Sample
-
-MIRRORED = (1, 0, 2, 4, 3)
-"""Where each landmark goes in a mirror: left is as seen in the image."""
-
 
 @dataclass(frozen=True)
 class Crop:

@@ -29,7 +29,7 @@ from model.files import atomic_file
 from train.augment import normalise
 from train.deform_kernel import cpu_operator
 from train.loader import Batches, TrainingBatch, load_batches
-from train.loss import detection_loss, distillation_loss
+from train.loss import detection_loss, distillation_loss, mean_answers, mirror_answers
 from train.recipe import Optimizer, Recipe
 
 STATE = "state.pt"
@@ -171,8 +171,7 @@ class Trainer:
         terms: dict[str, Tensor] = {}
         total = torch.zeros((), device=self.device)
         if self.teacher is not None and losses.distillation:
-            with torch.no_grad(), self._precision():
-                answers = RawOutputs(*(value.float() for value in self.teacher(images)))
+            answers = self._ask_teacher(images)
             trust = torch.where(batch.labelled.to(self.device), losses.distillation_labelled, 1.0)
             for name, value in distillation_loss(outputs, answers, trust).items():
                 terms[f"distil_{name}"] = value
@@ -192,6 +191,15 @@ class Trainer:
         self.optimizer.step()
         self.averaged.update_parameters(self.detector)
         return {name: value.item() for name, value in terms.items()} | {"norm": norm.item()}
+
+    @torch.no_grad()
+    def _ask_teacher(self, images: Tensor) -> RawOutputs:
+        with self._precision():
+            answers = RawOutputs(*(value.float() for value in self.teacher(images)))
+            if not self.recipe.losses.mirrored_teacher:
+                return answers
+            mirrored = RawOutputs(*(value.float() for value in self.teacher(images.flip(3))))
+        return mean_answers(answers, mirror_answers(mirrored, *images.shape[2:], self.teacher.config.strides))
 
     def save(self) -> None:
         """Write ``state.pt`` and ``last.safetensors``; the first process does."""

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, smooth_l1_lo
 from torchvision.ops import box_iou
 
 from model.detector import RawOutputs
+from model.postprocess import MIRRORED
 
 MATCH_IOU = 0.35
 """An anchor that overlaps a face by so much is to find it."""
@@ -91,6 +92,34 @@ def detection_loss(outputs: RawOutputs, targets: Sequence[Targets]) -> dict[str,
         "box": smooth_l1_loss(outputs.box_deltas[positive], boxes[positive], reduction="sum") / total,
         "landmark": smooth_l1_loss(outputs.landmark_deltas[known], landmarks[known], reduction="sum") / known.sum().clamp(min=1),
     }
+
+
+def mirror_answers(answers: RawOutputs, height: int, width: int, strides: Sequence[int]) -> RawOutputs:
+    """Answers to a mirrored image, put back: what the network would say of the image itself if it were indifferent to mirrors.
+
+    Args:
+        answers: for ``N`` images.
+        height, width: of the images; width a multiple of every stride, so that cells fall on cells.
+        strides: of the levels.
+    """
+    anchors = answers.class_logits.shape[1]
+    cells = [(-(-height // stride), -(-width // stride)) for stride in strides]
+    per_cell = anchors // sum(rows * columns for rows, columns in cells)
+    order, start = [], 0
+    for rows, columns in cells:
+        count = rows * columns * per_cell
+        order.append(torch.arange(start, start + count).view(rows, columns, per_cell).flip(1).flatten())
+        start += count
+    logits, boxes, landmarks = (value[:, torch.cat(order).to(value.device)] for value in answers)
+    boxes = boxes * boxes.new_tensor([-1, 1, 1, 1])
+    landmarks = landmarks.unflatten(2, (5, 2))[:, :, MIRRORED] * landmarks.new_tensor([-1, 1])
+    return RawOutputs(logits, boxes, landmarks.flatten(2))
+
+
+def mean_answers(first: RawOutputs, second: RawOutputs) -> RawOutputs:
+    """Of two views of the same images: mean probabilities (as logits) and mean codes."""
+    probability = (first.class_logits.softmax(-1) + second.class_logits.softmax(-1)) / 2
+    return RawOutputs(probability.clamp(min=1e-9).log(), (first.box_deltas + second.box_deltas) / 2, (first.landmark_deltas + second.landmark_deltas) / 2)
 
 
 def distillation_loss(student: RawOutputs, teacher: RawOutputs, class_weights: Tensor) -> dict[str, Tensor]:

@@ -65,6 +65,8 @@ class Losses(Struct, frozen=True, forbid_unknown_fields=True):
     """Of all terms that compare with the teacher."""
     distillation_labelled: Share = 1.0
     """Factor of the teacher's word on what is a face where labels say so, too."""
+    mirrored_teacher: bool = False
+    """The teacher looks at each image and at its mirror image, and answers with the mean: a little better than itself, at twice its cost."""
     detection: Annotated[float, Meta(ge=0)] = 1.0
     """Of all terms that compare with labels."""
     detection_from: Share = 0.0
@@ -98,6 +100,8 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("exactly one of steps and minutes is needed")
         if not self.data.batches:
             raise ValueError("data.batches is empty")
+        if self.losses.mirrored_teacher and any(batch.size % 32 for batch in self.data.batches):
+            raise ValueError("mirrored_teacher needs sizes that are multiples of 32")
 
     @property
     def config(self) -> ModelConfig:

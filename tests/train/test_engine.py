@@ -38,7 +38,7 @@ RECIPE = Recipe(
     Data((Batch(64, 2), Batch(96, 1)), zoom=(0.8, 1.5)),
     steps=6,
     optimizer=Optimizer(rate=1e-3, warm_up=0.2, rates={"backbone": 0.5}),
-    losses=Losses(smallest_face=2.0),
+    losses=Losses(smallest_face=2.0, mirrored_teacher=True),
     checkpoint_minutes=1e-9,
 )
 

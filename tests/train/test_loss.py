@@ -11,7 +11,7 @@ from model.anchors import make_anchors
 from model.config import VARIANTS
 from model.detector import RawOutputs
 from model.postprocess import decode_boxes, decode_landmarks
-from train.loss import Targets, detection_loss, distillation_loss, match
+from train.loss import Targets, detection_loss, distillation_loss, match, mean_answers, mirror_answers
 
 CONFIG = VARIANTS["retinaface"]
 ANCHORS = torch.tensor(make_anchors(64, 64, CONFIG.strides, CONFIG.min_sizes))
@@ -122,3 +122,31 @@ def test_a_perfect_student_has_nothing_to_learn() -> None:
     torch.manual_seed(0)
     outputs = RawOutputs(torch.randn(2, 30, 2), torch.randn(2, 30, 4), torch.randn(2, 30, 10))
     assert sum(float(value) for value in distillation_loss(outputs, outputs, torch.ones(2)).values()) == pytest.approx(0, abs=1e-5)
+
+
+def test_mirrored_answers_find_the_same_faces() -> None:
+    """One anchor answers, not in the middle, of an image that is not square; put back, it decodes to the mirrored face."""
+    height, width = 64, 96
+    anchors = make_anchors(height, width, CONFIG.strides, CONFIG.min_sizes)
+    torch.manual_seed(0)
+    for anchor in (3, 170, len(anchors) - 1):  # of three levels
+        answers = RawOutputs(torch.zeros(1, len(anchors), 2), torch.zeros(1, len(anchors), 4), torch.zeros(1, len(anchors), 10))
+        answers.class_logits[0, anchor, 1] = 9
+        answers.box_deltas[0, anchor] = torch.randn(4)
+        answers.landmark_deltas[0, anchor] = torch.randn(10)
+        back = mirror_answers(answers, height, width, CONFIG.strides)
+        found = int(back.class_logits[0, :, 1].argmax())
+        before = decode_boxes(answers.box_deltas[0].numpy(), anchors, CONFIG.variances)[anchor]
+        after = decode_boxes(back.box_deltas[0].numpy(), anchors, CONFIG.variances)[found]
+        np.testing.assert_allclose(after, [width - before[2], before[1], width - before[0], before[3]], rtol=1e-4, atol=1e-3)
+        points = decode_landmarks(answers.landmark_deltas[0].numpy(), anchors, CONFIG.variances)[anchor]
+        mirrored = decode_landmarks(back.landmark_deltas[0].numpy(), anchors, CONFIG.variances)[found]
+        np.testing.assert_allclose(mirrored[[1, 0, 2, 4, 3]], points * [-1, 1] + [width, 0], rtol=1e-4, atol=1e-3)
+
+
+def test_mean_answers() -> None:
+    sure, unsure = (RawOutputs(torch.tensor([[[0.0, logit]]]), torch.full((1, 1, 4), value), torch.full((1, 1, 10), value)) for logit, value in ((50.0, 1.0), (0.0, 3.0)))
+    mean = mean_answers(sure, unsure)
+    assert mean.class_logits.softmax(-1)[0, 0, 1].item() == pytest.approx(0.75)
+    assert (mean.box_deltas == 2).all()
+    assert (mean.landmark_deltas == 2).all()
