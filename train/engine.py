@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import math
+import pickle
 import signal
 import sys
 import threading
@@ -110,8 +111,8 @@ class Trainer:
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
             recipe = msgspec.json.decode(state["recipe"], type=Recipe)
-        except Exception as error:  # torch raises whatever its readers stumble over
-            raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}); start again without --resume") from None
+        except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError, msgspec.MsgspecError) as error:
+            raise UserError(f"{path} is damaged ({str(error).partition(chr(10))[0]}); remove it and start again without --resume") from None
         if recipe != self.recipe:
             fields = [field for field in Recipe.__struct_fields__ if getattr(recipe, field) != getattr(self.recipe, field)]
             raise UserError(f"{path} is of another recipe ({', '.join(fields)} differ); use that recipe or another --out")
