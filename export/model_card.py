@@ -23,11 +23,11 @@ A face detector: boxes, scores and five landmarks.
 | runs on | {manifest.runtime.name} {manifest.runtime.minimum_version} or newer |
 | size | {manifest.model.size_bytes:,} bytes |
 
-Against the FP32 torch model, largest difference over {parity.anchors:,} anchors of {parity.photographs} photographs: scores {parity.scores:.1e},
-boxes {parity.boxes_px:.1e} px, landmarks {parity.landmarks_px:.1e} px.
+Largest difference from the FP32 torch model over {parity.anchors:,} anchors of {parity.photographs} photographs:
+scores {parity.scores:.1e}, boxes {parity.boxes_px:.1e} px, landmarks {parity.landmarks_px:.1e} px.
 
-`{MANIFEST}` says how to feed `{manifest.model.name}` and how to read its outputs. `{REFERENCE}` is the FP32 checkpoint that it was made from; only
-measuring drift needs it.
+`{MANIFEST}` says how to feed `{manifest.model.name}` and how to read its outputs.
+`{REFERENCE}` is the FP32 checkpoint that it was made from; only measuring drift needs it.
 
     python -m runtime_bench detect {name} PHOTO.jpg
     python -m runtime_bench run {name} --wider WIDER_FACE_ROOT

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from export.deform_routes import onnx_translations
-from export.parity import measure_parity, require_parity
 from export.model_card import model_card
+from export.parity import measure_parity, require_parity
 from model.anchors import make_anchors
 from model.artifact import (
     MODEL_CARD,
@@ -161,6 +161,7 @@ def _simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
     for node in simplified.graph.node:
         del node.metadata_props[:]  # stack traces of the exporting process, with its paths
     del simplified.graph.value_info[:]
+    simplified.ir_version = onnx.helper.find_min_ir_version_for(simplified.opset_import)  # newer ones shut old runtimes out for nothing
     onnx.checker.check_model(simplified, full_check=True)
     return simplified
 

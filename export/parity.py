@@ -44,7 +44,11 @@ def measure_parity(reference: FaceDetector, candidate: FaceDetector, photographs
 
 def require_parity(parity: Parity, scores: float, boxes_px: float) -> None:
     """Raise a :class:`UserError` when a difference is not below its limit. Landmarks share the boxes' limit."""
-    measured = ((parity.scores, scores, "scores"), (parity.boxes_px, boxes_px, "boxes (px)"), (parity.landmarks_px, boxes_px, "landmarks (px)"))
+    measured = (
+        (parity.scores, scores, "scores"),
+        (parity.boxes_px, boxes_px, "boxes (px)"),
+        (parity.landmarks_px, boxes_px, "landmarks (px)"),
+    )
     for value, limit, name in measured:
         if not value < limit:  # so that NaN fails too
             raise UserError(

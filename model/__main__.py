@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
 from pathlib import Path
 
-from model.cli import run_command
 from model.checkpoint import load_checkpoint, save_checkpoint
+from model.cli import Parser, run_command
 from model.config import VARIANTS
 from model.cost import measure_cost
 from model.detector import build_detector
@@ -17,7 +16,7 @@ from model.errors import UserError
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m model", description=__doc__.replace("``", ""))
+    parser = Parser(prog="python -m model", description=__doc__.replace("``", ""))
     commands = parser.add_subparsers(dest="command", required=True)
 
     summary = commands.add_parser("summary", help="parameters and multiply-accumulates of every variant")
@@ -43,13 +42,17 @@ def main() -> None:
 def _summary(size: int, as_json: bool) -> None:
     if size < 1:
         raise UserError(f"--size {size}: a positive number of pixels is needed")
-    rows = [{"variant": name, "size": size} | dataclasses.asdict(measure_cost(build_detector(config), size, size)) for name, config in VARIANTS.items()]
+    rows = [
+        {"variant": name, "size": size} | dataclasses.asdict(measure_cost(build_detector(config), size, size))
+        for name, config in VARIANTS.items()
+    ]
     if as_json:
         print(json.dumps(rows, indent=2))
         return
     print(f"{'variant':22}{'params':>12}{'macs':>10}{'thop params':>14}{'thop macs':>12}   ({size}x{size})")
     for row in rows:
-        print(f"{row['variant']:22}{row['params']:>12,}{row['macs'] / 1e9:>9.3f}G{row['thop_params'] / 1e3:>13.3f}K{row['thop_macs'] / 1e9:>11.3f}G")
+        published = f"{row['thop_params'] / 1e3:>13.3f}K{row['thop_macs'] / 1e9:>11.3f}G"
+        print(f"{row['variant']:22}{row['params']:>12,}{row['macs'] / 1e9:>9.3f}G{published}")
 
 
 if __name__ == "__main__":

@@ -23,12 +23,17 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # amax rather than AdaptiveMaxPool2d, which torch.onnx does not know.
-        average, maximum = (torch.sigmoid(self.conv(pooled.flatten(2).transpose(1, 2))) for pooled in (self.avg_pool(x), x.amax((2, 3), keepdim=True)))
+        average, maximum = (
+            torch.sigmoid(self.conv(pooled.flatten(2).transpose(1, 2))) for pooled in (self.avg_pool(x), x.amax((2, 3), keepdim=True))
+        )
         return torch.sigmoid(average + maximum).transpose(1, 2).unsqueeze(-1)
 
 
 class SpatialAttention(nn.Module):
-    """``(N, C, H, W) -> (N, 1, H, W)`` in (0, 1): a 49x49 convolution over maximum and mean (CBAM, Woo et al. 2018, section 3, at a far larger kernel)."""
+    """``(N, C, H, W) -> (N, 1, H, W)`` in (0, 1): a 49x49 convolution over maximum and mean.
+
+    CBAM (Woo et al. 2018, section 3) at a far larger kernel.
+    """
 
     def __init__(self, kernel: int = 49) -> None:
         super().__init__()

@@ -93,7 +93,9 @@ def _read_own(path: Path) -> tuple[ModelConfig, dict[str, Tensor], str]:
                 header = json.loads((file.metadata() or {})[_HEADER])
                 layout, config_json, source = header["format"], header["config"], header["source"]
             except (KeyError, TypeError, ValueError):
-                raise UserError(f"{path} is a safetensors file but no checkpoint of this project; convert its .pth with python -m model convert") from None
+                raise UserError(
+                    f"{path} is a safetensors file but no checkpoint of this project; convert its .pth with python -m model convert"
+                ) from None
             if layout != _FORMAT:
                 raise UserError(f"{path} is a checkpoint of format {layout}, this version reads format {_FORMAT}; update the project")
             return ModelConfig.from_json(config_json), {name: file.get_tensor(name) for name in file.keys()}, str(source)  # noqa: SIM118
@@ -106,13 +108,21 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "weights_only" in str(error) or "Unsupported" in str(error):
-            raise UserError(f"{path} wants to run code when loaded, refused; save a plain state_dict with torch.save and pass that") from None
+            raise UserError(
+                f"{path} wants to run code when loaded, refused; save a plain state_dict with torch.save and pass that"
+            ) from None
         raise UserError(f"{path} is not a PyTorch checkpoint; pass a .pth state_dict or a .safetensors file of this project") from None
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
-        raise UserError(f"{path} is not a whole PyTorch checkpoint ({str(error).splitlines()[0] if str(error) else type(error).__name__})") from None
+        raise UserError(
+            f"{path} is not a whole PyTorch checkpoint ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        ) from None
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
-    if not isinstance(loaded, dict) or not loaded or not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in loaded.items()):
+    if (
+        not isinstance(loaded, dict)
+        or not loaded
+        or not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in loaded.items())
+    ):
         raise UserError(f"{path} holds no state_dict (names and tensors); save model.state_dict() with torch.save and pass that")
     return loaded
 

@@ -6,11 +6,19 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from model.errors import UserError
 
 SIZES = range(32, 4097)
 """Sides of a fixed network input, pixels."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line, like every other error here."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
 
 
 def run_command(main: Callable[[], int | None]) -> int:
@@ -51,5 +59,7 @@ def parse_size(numbers: list[int]) -> tuple[int, int]:
         UserError: more than two numbers, or one outside :data:`SIZES`.
     """
     if len(numbers) > 2 or any(number not in SIZES for number in numbers):
-        raise UserError(f"--size {' '.join(map(str, numbers))}: one or two numbers from {SIZES[0]} to {SIZES[-1]} are needed (height width, pixels)")
+        raise UserError(
+            f"--size {' '.join(map(str, numbers))}: one or two numbers from {SIZES[0]} to {SIZES[-1]} are needed (height width, pixels)"
+        )
     return numbers[0], numbers[-1]

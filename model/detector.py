@@ -58,7 +58,9 @@ class Detector(nn.Module):
         features = _each(self.backbone_attention, self.backbone(image))
         features = _each(self.neck_attention, self.neck(features))
         features = _each(self.context_attention, _each(self.context, features))
-        return RawOutputs(_gather(self.class_heads, features, 2), _gather(self.box_heads, features, 4), _gather(self.landmark_heads, features, 10))
+        return RawOutputs(
+            _gather(self.class_heads, features, 2), _gather(self.box_heads, features, 4), _gather(self.landmark_heads, features, 10)
+        )
 
     def use_training_forms(self, operator: Operator | None = mix_then_sample) -> None:
         """Compute the same function (up to rounding) in forms whose backward pass is fast: several times on a CPU.
@@ -110,13 +112,13 @@ def build_detector(config: ModelConfig, seed: int | None = None) -> Detector:
                 module.momentum = None  # the plain average over all batches seen, here of one
         for layer in [module for module in detector.modules() if isinstance(module, DeformConv2d)]:
             for conv in (layer.offset_conv, layer.modulator_conv):
-                conv.weight.mul_(0.02)  # offsets that follow rough, untrained features closely amplify rounding from layer to layer
+                conv.weight.mul_(0.01)  # offsets that follow rough, untrained features closely amplify rounding from layer to layer
                 nn.init.normal_(conv.bias)
         for heads, gain in ((detector.class_heads, 0.05), (detector.box_heads, 0.001), (detector.landmark_heads, 0.001)):
             for head in heads:
                 head.weight.mul_(gain)  # neither all scores 0 or 1, nor boxes of thousands of pixels
-        coarse = nn.functional.interpolate(torch.randn(4, 3, 8, 8), size=(256, 256), mode="bicubic")  # smooth, as photographs are
-        detector.train()(coarse * 64 + torch.randn(4, 3, 256, 256) * 8)
+        coarse = nn.functional.interpolate(torch.randn(2, 3, 8, 8), size=(256, 256), mode="bicubic")  # smooth, as photographs are
+        detector.train()(coarse * 64 + torch.randn(2, 3, 256, 256) * 8)
         for module in detector.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 0.1

@@ -12,7 +12,9 @@ from model.deform_conv import DeformConv2d
 LEAKY_SLOPE = 0.1
 
 
-def conv_bn(in_channels: int, out_channels: int, *, kernel: int = 3, stride: int = 1, deform: bool = False, act: bool = True) -> nn.Sequential:
+def conv_bn(
+    in_channels: int, out_channels: int, *, kernel: int = 3, stride: int = 1, deform: bool = False, act: bool = True
+) -> nn.Sequential:
     """``(N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))``; ``deform`` replaces the 3x3 convolution by a deformable one."""
     if deform:
         conv: nn.Module = DeformConv2d(in_channels, out_channels)

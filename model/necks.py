@@ -38,7 +38,10 @@ class FPN(nn.Module):
 
 
 class WFPN(FPN):
-    """Weighted feature pyramid of ACWFace: ``alpha * up + (1 - alpha) * lateral`` with ``alpha = sigmoid(conv1x1(up))``, one weight a pixel."""
+    """Weighted feature pyramid of ACWFace: ``alpha * up + (1 - alpha) * lateral``.
+
+    ``alpha = sigmoid(conv1x1(up))``, one weight a pixel.
+    """
 
     def __init__(self, in_channels: Sequence[int], channels: int, deform: bool = False) -> None:
         super().__init__(in_channels, channels, deform)

@@ -43,6 +43,8 @@ class WiderFace:
     images: Path
     """The folder that the names are relative to."""
     faces: Mapping[str, GroundTruth]
+    title: str
+    """What to call the set where its figures are shown."""
 
     def __len__(self) -> int:
         return len(self.faces)
@@ -59,7 +61,7 @@ def load_validation(root: Path, list_file: Path | None = None, limit: int | None
     Raises:
         UserError: a part of the layout is missing or damaged, the list names an unknown image, nothing is left, or image files are missing.
     """
-    truth = dict(_read_ground_truth(root / "val" / "ground_truth"))
+    truth = read_ground_truth(root / "val" / "ground_truth")
     names = list(truth) if list_file is None else _read_list(list_file, truth)
     if limit is not None:
         names = names[:limit]
@@ -68,8 +70,12 @@ def load_validation(root: Path, list_file: Path | None = None, limit: int | None
     images = root / "val" / "images"
     missing = [name for name in names if not (images / name).is_file()]
     if missing:
-        raise UserError(f"{len(missing)} of {len(names)} images are missing under {images}, first {missing[0]}; pass --list with those that are there")
-    return WiderFace(images, {name: truth[name] for name in names})
+        raise UserError(
+            f"{len(missing)} of {len(names)} images are missing under {images}, first {missing[0]}; pass --list with those that are there"
+        )
+    chosen = ([list_file.name] if list_file else []) + ([f"first {limit}"] if limit else [])
+    title = f"WIDER FACE val ({', '.join(chosen)})" if chosen else "WIDER FACE val"
+    return WiderFace(images, {name: truth[name] for name in names}, title)
 
 
 def _read_list(path: Path, truth: Mapping[str, GroundTruth]) -> list[str]:
@@ -84,7 +90,12 @@ def _read_list(path: Path, truth: Mapping[str, GroundTruth]) -> list[str]:
     return names
 
 
-def _read_ground_truth(folder: Path) -> Iterator[tuple[str, GroundTruth]]:
+def read_ground_truth(folder: Path) -> dict[str, GroundTruth]:
+    """The faces of every validation image by name, from ``wider_{easy,medium,hard}_val.mat``."""
+    return dict(_walk_ground_truth(folder))
+
+
+def _walk_ground_truth(folder: Path) -> Iterator[tuple[str, GroundTruth]]:
     files = {subset: _read_mat(folder / f"wider_{subset}_val.mat") for subset in SUBSETS}
     try:
         shared = files[SUBSETS[0]]  # every file repeats events, names and boxes
@@ -103,10 +114,10 @@ def _read_ground_truth(folder: Path) -> Iterator[tuple[str, GroundTruth]]:
 
 
 def _read_mat(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise UserError(f"no WIDER FACE ground truth: {path} is missing (the .mat files of the official eval_tools belong there)")
     try:
         return scipy.io.loadmat(path)
-    except FileNotFoundError:
-        raise UserError(f"no WIDER FACE ground truth: {path} is missing (the .mat files of the official eval_tools belong there)") from None
     except Exception as error:  # scipy raises whatever its binary reader stumbles over
         raise UserError(f"{path} is damaged ({error}); copy it again") from None
 

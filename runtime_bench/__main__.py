@@ -1,0 +1,181 @@
+"""``python -m runtime_bench``: what an artifact finds, what it costs, and what it lost."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from model.artifact import open_artifact
+from model.checkpoint import load_checkpoint
+from model.cli import Parser, add_size, parse_size, run_command
+from model.errors import UserError
+from model.files import atomic_file
+from model.postprocess import Thresholds
+from model.preprocess import load_image
+from runtime_bench.benchmark import benchmark
+from runtime_bench.detect import open_detector, torch_detector
+from runtime_bench.draw import draw_detections
+from runtime_bench.drift import References
+from runtime_bench.evaluate import evaluate, protocol
+from runtime_bench.latency import RUNS
+from runtime_bench.record import Result, write_results
+from runtime_bench.report import results_table
+from runtime_bench.samples import PORTRAIT, sample_set
+from runtime_bench.widerface import WiderFace, load_validation
+
+
+def main() -> int:
+    parser = Parser(prog="python -m runtime_bench", description=__doc__.replace("``", ""))
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    run = commands.add_parser(
+        "run",
+        help="size, latency, memory and WIDER FACE AP of artifacts",
+        description="Measure artifacts on this machine: latency and memory in a process of their own, AP and its drop against FP32 torch.",
+        epilog="example: python -m runtime_bench run build/artifacts/* --wider WIDER_FACE --limit 50",
+    )
+    run.add_argument("artifacts", type=Path, nargs="+", metavar="ARTIFACT", help="artifact folder")
+    _add_dataset(run)
+    run.add_argument("--threads", type=_positive, default=1, metavar="T", help="of the latency measurement (default: %(default)s)")
+    run.add_argument("--runs", type=_positive, default=RUNS, metavar="N", help="latency runs after warm-up (default: %(default)s)")
+    run.add_argument("--json", type=Path, default=Path("build/bench/onnx.json"), metavar="FILE", help="the records (default: %(default)s)")
+
+    judge = commands.add_parser(
+        "evaluate",
+        help="WIDER FACE AP of a checkpoint, run by torch in FP32",
+        description="AP of a checkpoint by the official protocol: what artifacts made from it are judged against.",
+        epilog="example: python -m runtime_bench evaluate mine.safetensors --wider WIDER_FACE",
+    )
+    judge.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=".safetensors or .pth file")
+    _add_dataset(judge)
+    add_size(judge, help="letterbox to this size, pixels (default: every photograph at its own size)")
+    judge.add_argument("--json", action="store_true", help="a JSON object instead of a line")
+
+    detect = commands.add_parser(
+        "detect",
+        help="faces of photographs, drawn",
+        description="Find faces with an artifact, or with a checkpoint run by torch.",
+        epilog="example: python -m runtime_bench detect build/artifacts/retinaface-none-fp32-640-onnx holiday.jpg --out faces",
+    )
+    detect.add_argument("model", type=Path, metavar="ARTIFACT_OR_CHECKPOINT", help="artifact folder, .safetensors or .pth file")
+    detect.add_argument("photos", type=Path, nargs="*", default=[PORTRAIT], metavar="PHOTO", help="default: a portrait that is at hand")
+    detect.add_argument("--out", type=Path, default=Path("build/detect"), metavar="DIR", help="for drawings (default: %(default)s)")
+    detect.add_argument("--score", type=float, default=Thresholds().score, help="lowest score to keep, 0 to 1 (default: %(default)s)")
+    add_size(detect, help="letterbox to this size, checkpoints only, pixels (default: the photograph's own size)")
+    detect.add_argument("--json", action="store_true", help="faces as JSON on stdout (pixels of the photograph)")
+
+    args = parser.parse_args()
+    return {"run": _run, "evaluate": _evaluate, "detect": _detect}[args.command](args)
+
+
+def _add_dataset(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--wider", type=Path, metavar="ROOT", help="holds val/images and val/ground_truth (default: sample photographs)")
+    parser.add_argument("--list", type=Path, metavar="FILE", help="images to evaluate, event/file.jpg a line (default: the validation set)")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="evaluate the first N images only")
+
+
+def _open_dataset(args: argparse.Namespace) -> WiderFace:
+    if args.list and not args.wider:
+        raise UserError("--list names images of WIDER FACE; pass --wider ROOT too")
+    if args.wider:
+        return load_validation(args.wider, args.list, args.limit)
+    print("no --wider: AP is measured on the sample photographs, which is a smoke test and no accuracy", file=sys.stderr)
+    return sample_set(args.limit)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
+
+
+def _run(args: argparse.Namespace) -> int:
+    references = References(_open_dataset(args))
+    results: list[Result] = []
+    failed = False
+    try:
+        for path in args.artifacts:
+            try:
+                for result in benchmark(open_artifact(path), references, args.threads, args.runs):
+                    results = [*(earlier for earlier in results if earlier.artifact != result.artifact), result]
+                    write_results(args.json, results)
+                failed |= bool(results[-1].failed_images)
+            except UserError as error:
+                failed = True
+                print(f"error: {error}", file=sys.stderr)
+    finally:  # also after Ctrl-C
+        if results:
+            print(results_table(results))
+            print(f"records: {args.json}")
+    return 2 if failed else 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    size = parse_size(args.size) if args.size else None
+    checkpoint = load_checkpoint(args.checkpoint)
+    dataset = _open_dataset(args)
+    evaluation = evaluate(torch_detector(checkpoint, size), dataset, args.checkpoint.name)
+    ap = msgspec.structs.asdict(evaluation.ap)
+    if args.json:
+        said = {"checkpoint": str(args.checkpoint), "variant": checkpoint.detector.config.variant, "weights": checkpoint.source}
+        said |= {"dataset": dataset.title, "protocol": protocol(size), "images": len(evaluation.detections), "ap": ap}
+        print(json.dumps(said, indent=2))
+    else:
+        figures = "  ".join(f"{subset} {'-' if value is None else f'{value:.2f}'}" for subset, value in ap.items())
+        print(
+            f"{args.checkpoint}: {figures}  ({len(evaluation.detections)} images of {dataset.title}, scaling {protocol(size)}, FP32 torch)"
+        )
+    return 2 if evaluation.failed else 0
+
+
+def _detect(args: argparse.Namespace) -> int:
+    if not 0 <= args.score <= 1:
+        raise UserError(f"--score {args.score}: a number from 0 to 1 is needed")
+    if args.size and args.model.is_dir():
+        raise UserError("--size goes with a checkpoint; an artifact has its own input size")
+    detector = open_detector(args.model, threads=os.cpu_count() or 1, size=parse_size(args.size) if args.size else None)
+    thresholds = Thresholds(score=args.score)
+    found, failed = [], False
+    for path, out in zip(args.photos, _drawing_names(args.photos, args.out), strict=True):
+        try:
+            image = load_image(path)
+            detections, _ = detector.detect(image, thresholds)
+        except UserError as error:
+            failed = True
+            print(f"error: {error}", file=sys.stderr)
+            continue
+        with atomic_file(out) as temporary:
+            # Full-resolution colour, or thin coloured lines fade.
+            draw_detections(image, detections).save(temporary, quality=92, subsampling=0)
+        if not args.json:
+            print(f"{path}: {len(detections)} face{'s' * (len(detections) != 1)}, drawn in {out}")
+        faces = [
+            {"box": box.tolist(), "score": float(score), "landmarks": landmarks.tolist()}
+            for box, score, landmarks in zip(detections.boxes, detections.scores, detections.landmarks, strict=True)
+        ]
+        found.append({"photo": str(path), "width": image.shape[1], "height": image.shape[0], "drawing": str(out), "faces": faces})
+    if args.json:
+        print(json.dumps(found, indent=2))
+    return 2 if failed else 0
+
+
+def _drawing_names(photos: Iterable[Path], folder: Path) -> Iterable[Path]:
+    """``photo.jpg`` for each; photographs of one name from several folders get a number."""
+    taken: set[str] = set()
+    for photo in photos:
+        name, number = photo.stem, 1
+        while name in taken:
+            number += 1
+            name = f"{photo.stem}-{number}"
+        taken.add(name)
+        yield folder / f"{name}.jpg"
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,85 @@
+"""Everything about one artifact on this machine: what it costs, what it finds, what it lost."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from model.artifact import Artifact
+from model.preprocess import load_image, prepare
+from runtime_bench.detect import artifact_detector
+from runtime_bench.drift import References, ap_drop
+from runtime_bench.evaluate import evaluate, protocol
+from runtime_bench.latency import measure_latency
+from runtime_bench.record import Result
+from runtime_bench.samples import PORTRAIT
+
+DYNAMIC_LATENCY_SIZE = (640, 640)
+"""Input that latency is measured on where the artifact takes any size."""
+
+
+def benchmark(artifact: Artifact, references: References, threads: int, runs: int) -> Iterator[Result]:
+    """Measure an artifact; two results, the first without AP, so that an interrupted evaluation costs no measurement.
+
+    Args:
+        artifact: what to measure.
+        references: the evaluation set, and what FP32 torch finds in it.
+        threads: of the latency measurement; the evaluation takes all cores.
+        runs: of the latency measurement.
+
+    Raises:
+        UserError: the artifact cannot be run here, or no image can be read.
+    """
+    manifest = artifact.manifest
+    size = manifest.input.size
+    print(f"{artifact.name}: latency ...", file=sys.stderr, flush=True)
+    tensor = prepare(load_image(PORTRAIT), manifest.input, size or DYNAMIC_LATENCY_SIZE).tensor
+    measured = measure_latency(artifact, tensor, threads, runs)
+    result = Result(
+        artifact=artifact.name,
+        variant=manifest.variant,
+        dcn=manifest.dcn,
+        precision=manifest.precision,
+        format=manifest.format,
+        weights=manifest.weights,
+        checkpoint=manifest.reference.sha256,
+        runtime=manifest.runtime.name,
+        runtime_version=measured.runtime_version,
+        device="local",
+        machine=_processor(),
+        threads=threads,
+        size_bytes=manifest.model.size_bytes,
+        load_ms=measured.load_ms,
+        latency_ms=measured.latency_ms,
+        latency_input=size or DYNAMIC_LATENCY_SIZE,
+        peak_memory_bytes=measured.peak_memory_bytes,
+        protocol=protocol(size),
+        dataset=references.dataset.title,
+    )
+    yield result
+    print(f"{artifact.name}: AP on {len(references.dataset)} images ...", file=sys.stderr, flush=True)
+    evaluation = evaluate(artifact_detector(artifact, threads=os.cpu_count() or 1), references.dataset, artifact.name)
+    reference = references.of(artifact)
+    yield msgspec.structs.replace(
+        result,
+        images=len(evaluation.detections),
+        failed_images=evaluation.failed,
+        image_ms=evaluation.image_ms,
+        ap=evaluation.ap,
+        ap_reference=reference.ap,
+        drop=ap_drop(reference.ap, evaluation.ap),
+    )
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

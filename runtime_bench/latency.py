@@ -1,0 +1,91 @@
+"""Latency, load time and memory of an artifact, in a process that does nothing else.
+
+``python -m runtime_bench.latency ARTIFACT INPUT.npy`` is that process: it imports numpy and the runtime, not torch, so that neither its
+memory nor its threads are in the figures.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from model.artifact import Artifact, open_artifact
+from model.cli import Parser, run_command
+from model.errors import UserError
+from runtime_bench.record import Latency
+from runtime_bench.runtimes import open_runtime
+
+WARMUP, RUNS = 10, 50
+
+
+class Measurement(msgspec.Struct, frozen=True):
+    runtime_version: str
+    load_ms: float
+    latency_ms: Latency
+    peak_memory_bytes: int
+
+
+def measure_latency(artifact: Artifact, tensor: np.ndarray, threads: int, runs: int = RUNS) -> Measurement:
+    """Run an artifact in a fresh process.
+
+    Args:
+        artifact: what to run.
+        tensor: ``(1, 3, H, W)`` float32, the input of every run.
+        threads: for the runtime.
+        runs: measured ones.
+
+    Raises:
+        UserError: with the process's own words, when it failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "input.npy", tensor)
+        command = [sys.executable, "-m", "runtime_bench.latency", str(artifact.path), f"{folder}/input.npy"]
+        finished = subprocess.run([*command, "--threads", str(threads), "--runs", str(runs)], capture_output=True, text=True)
+    if finished.returncode:
+        lines = finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"]
+        raise UserError(lines[-1].removeprefix("error: "))
+    return msgspec.json.decode(finished.stdout, type=Measurement)
+
+
+def _measure(artifact: Artifact, tensor: np.ndarray, threads: int, runs: int) -> Measurement:
+    before = _peak_memory()
+    start = time.perf_counter()
+    runtime = open_runtime(artifact, threads)
+    load_ms = 1e3 * (time.perf_counter() - start)
+    times = np.empty(WARMUP + runs)
+    for index in range(len(times)):
+        start = time.perf_counter()
+        runtime.run(tensor)
+        times[index] = time.perf_counter() - start
+    measured = 1e3 * times[WARMUP:]
+    median, p90, p99 = (float(value) for value in np.percentile(measured, (50, 90, 99)))
+    return Measurement(runtime.version, load_ms, Latency(median, p90, p99, float(measured.min()), runs, WARMUP), _peak_memory() - before)
+
+
+def _peak_memory() -> int:
+    """Bytes. Linux's ``ru_maxrss`` would do, were it not inherited from the parent through fork."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+
+
+def main() -> None:
+    parser = Parser(prog="python -m runtime_bench.latency", description="Measure one artifact in this process; JSON on stdout.")
+    parser.add_argument("artifact", type=Path)
+    parser.add_argument("input", type=Path, help="the input tensor, .npy")
+    parser.add_argument("--threads", type=int, default=1, help="of the runtime (default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=RUNS, help="measured, after warm-up (default: %(default)s)")
+    args = parser.parse_args()
+    print(msgspec.json.encode(_measure(open_artifact(args.artifact), np.load(args.input), args.threads, args.runs)).decode())
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

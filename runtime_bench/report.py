@@ -1,0 +1,65 @@
+"""Results as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from runtime_bench.record import Result, SubsetAP
+from runtime_bench.widerface import SUBSETS
+
+
+def results_table(results: Sequence[Result]) -> str:
+    """A plain-text table, and below it how to read it."""
+    headers = ["artifact", "MB", "load ms", "median ms", "p90", "p99", "min", "peak MB", "image ms", "images", *SUBSETS, "drop e / m / h"]
+    rows = [
+        [
+            result.artifact,
+            f"{result.size_bytes / 1e6:.2f}",
+            f"{result.load_ms:.0f}",
+            *(f"{value:.1f}" for value in (result.latency_ms.median, result.latency_ms.p90, result.latency_ms.p99, result.latency_ms.min)),
+            f"{result.peak_memory_bytes / 1e6:.0f}",
+            f"{result.image_ms.preprocess + result.image_ms.postprocess:.1f}" if result.image_ms else "-",
+            result.images or "-",
+            *_percent(result.ap),
+            " / ".join(_percent(result.drop, sign="+")),
+        ]
+        for result in results
+    ]
+    lines = [tabulate(rows, headers, colalign=("left", *["right"] * (len(headers) - 1)), disable_numparse=True)]
+    for describe in (_weights, _latency, _accuracy):
+        said = {}
+        for result in results:
+            said.setdefault(describe(result), []).append(result.artifact)
+        # Name the artifacts only where not all of them share the condition.
+        lines += [text if len(said) == 1 else f"{text} [{', '.join(names)}]" for text, names in said.items()]
+    return "\n".join(lines)
+
+
+def _percent(ap: SubsetAP | None, sign: str = "") -> list[str]:
+    values = [getattr(ap, subset) if ap else None for subset in SUBSETS]
+    # A drop of -0.0001 is no gain to speak of: round first, and have no negative zero.
+    return ["-" if value is None else f"{round(value, 2) + 0.0:{sign}.2f}" for value in values]
+
+
+def _weights(result: Result) -> str:
+    return f"weights: {result.weights}"
+
+
+def _latency(result: Result) -> str:
+    height, width = result.latency_input
+    return (
+        f"latency: the network alone, {height}x{width}, {result.runtime} {result.runtime_version}, {result.threads} "
+        f"thread{'s' * (result.threads > 1)}, {result.latency_ms.runs} runs after {result.latency_ms.warmup} to warm up, {result.machine}; "
+        "image ms: pre- and postprocessing"
+    )
+
+
+def _accuracy(result: Result) -> str:
+    if result.ap is None:
+        return "AP: not measured, the run was interrupted"
+    return (
+        f"AP: {result.dataset}, scaling {result.protocol}; drop against FP32 torch on the same images "
+        f"({' / '.join(_percent(result.ap_reference))}), positive is a loss"
+    )

@@ -1,0 +1,188 @@
+import collections
+import pickle
+
+import msgspec
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from model.checkpoint import _public_names, load_checkpoint, save_checkpoint
+from model.config import VARIANTS
+from model.detector import Detector
+from model.errors import UserError
+
+# Keys as the two public repositories write them, with the shapes that their modules have: the importer's map is checked against these.
+PUBLIC_ACWFACE_DCN = {
+    "body.stage1.0.0.weight": (8, 3, 3, 3),
+    "body.stage2.3.4.running_var": (128,),
+    "wfpn.output3.0.weight": (64, 256, 1, 1),
+    "wfpn.merge1.0.regular_conv.weight": (64, 64, 3, 3),
+    "wfpn.merge2.0.offset_conv.bias": (18,),
+    "wfpn.alpha_conv1.weight": (1, 64, 1, 1),
+    "edam_backbone.2.ca.conv1d.weight": (1, 1, 5),
+    "edam_wfpn.0.sa.conv.weight": (1, 2, 49, 49),
+    "edam_scm.1.sa.conv.bias": (1,),
+    "scm.0.conv3X3.0.regular_conv.weight": (16, 64, 3, 3),
+    "scm.1.conv5X5_1.0.modulator_conv.weight": (9, 64, 3, 3),
+    "scm.2.conv7x7_3.1.weight": (16,),
+    "scm.2.ecm_2.0.offset_conv.weight": (18, 16, 3, 3),
+    "scm.0.shuffle_conv.weight": (64, 1, 3, 3),
+    "scm.0.shuffle_bn.bias": (64,),
+    "ClassHead.0.conv1x1.weight": (4, 64, 1, 1),
+    "LandmarkHead.2.conv1x1.bias": (20,),
+}
+
+
+def fresh(variant: str, seed: int) -> Detector:
+    """A network with torch's own random weights, which take no time to make."""
+    torch.manual_seed(seed)
+    return Detector(VARIANTS[variant])
+
+
+def public_state(variant: str) -> dict[str, torch.Tensor]:
+    """A state dict of a variant in its public layout, every tensor random."""
+    state = fresh(variant, seed=3).state_dict()
+    return {public: state[own].clone() for own, public in _public_names(VARIANTS[variant]).items()}
+
+
+def test_public_retinaface_weights_load(public_retinaface):
+    assert public_retinaface.detector.config == VARIANTS["retinaface"]
+    assert sum(parameter.numel() for parameter in public_retinaface.detector.parameters()) == 426_608
+
+
+def test_public_acwface_names_and_shapes():
+    state = public_state("acwface_dcn")
+    assert {name: tuple(state[name].shape) for name in PUBLIC_ACWFACE_DCN} == PUBLIC_ACWFACE_DCN
+
+
+def test_the_two_layouts_number_merges_from_opposite_ends(tmp_path):
+    """fpn.merge1 works on stride 8; wfpn.merge1 works on stride 16."""
+    for variant, prefix, finest in (("retinaface", "fpn", "merge1"), ("retinaface_wfpn", "wfpn", "merge2")):
+        state = public_state(variant)
+        torch.save(state, tmp_path / "public.pth")
+        neck = load_checkpoint(tmp_path / "public.pth").detector.neck
+        torch.testing.assert_close(neck.merges[0][0].weight.detach(), state[f"{prefix}.{finest}.0.weight"])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_survives_the_public_layout_and_ours(variant, tmp_path):
+    state = public_state(variant)
+    leftovers = {"body.total_ops": torch.zeros(1), "total_params": torch.zeros(1)}  # of thop
+    wrapped = {f"module.{name}": tensor for name, tensor in (state | leftovers).items()}
+    torch.save({"state_dict": wrapped, "epoch": 3}, tmp_path / "public.pth")
+    imported = load_checkpoint(tmp_path / "public.pth", variant)
+    assert imported.detector.config == VARIANTS[variant]
+    save_checkpoint(imported.detector, tmp_path / "ours.safetensors", imported.source)
+    again = load_checkpoint(tmp_path / "ours.safetensors", variant)
+    expected = fresh(variant, seed=3).state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in again.detector.state_dict().items())
+    assert again.source == imported.source
+
+
+def test_the_same_weights_give_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        save_checkpoint(fresh("retinaface", seed=1), tmp_path / f"{name}.safetensors", "test")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_a_configuration_other_than_stock_travels(tmp_path):
+    config = msgspec.structs.replace(VARIANTS["acwface_dcn"], offset_limit=1.0)
+    save_checkpoint(Detector(config), tmp_path / "c.safetensors", "test")
+    detector = load_checkpoint(tmp_path / "c.safetensors").detector
+    assert detector.config == config
+    assert detector.neck.merges[0][0].offset_limit == 1.0
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda s: s.update({"fpn.extra.weight": torch.zeros(1)}), "unknown key 'fpn.extra.weight'"),
+        (lambda s: s.pop("ssh2.conv5X5_1.0.weight"), "key 'ssh2.conv5X5_1.0.weight' of retinaface is missing"),
+        (
+            lambda s: s.update({"ClassHead.0.conv1x1.bias": torch.zeros(6)}),
+            r"'ClassHead.0.conv1x1.bias' has shape \(6,\), retinaface needs \(4,\)",
+        ),
+        (lambda s: s["fpn.merge1.0.weight"].view(-1).__setitem__(5, float("nan")), "'fpn.merge1.0.weight' has a value that is not finite"),
+        (lambda s: [s.pop(name) for name in list(s) if name.startswith("body.")], "no known layout"),
+        (lambda s: s.update({"edam_backbone.0.sa.conv.bias": torch.zeros(1)}), "combines modules as no variant does"),
+        (lambda s: s.update({"module.fpn.merge1.0.weight": torch.zeros(1)}), "with and without the prefix"),
+    ],
+)
+def test_a_wrong_key_is_named(change, named, tmp_path):
+    state = public_state("retinaface")
+    change(state)
+    torch.save(state, tmp_path / "wrong.pth")
+    with pytest.raises(UserError, match=named):
+        load_checkpoint(tmp_path / "wrong.pth")
+
+
+def test_another_variant_is_refused(public_weights):
+    with pytest.raises(UserError, match="holds a retinaface checkpoint, not acwface"):
+        load_checkpoint(public_weights, "acwface")
+
+
+class Payload:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return (open, (str(self.marker), "w"))
+
+
+def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path):
+    marker = tmp_path / "ran"
+    torch.save(collections.OrderedDict(weight=Payload(marker)), tmp_path / "evil.pth")
+    (tmp_path / "evil2.pth").write_bytes(pickle.dumps(Payload(marker)))
+    for name in ("evil.pth", "evil2.pth"):
+        with pytest.raises(UserError, match="wants to run code"):
+            load_checkpoint(tmp_path / name)
+    assert not marker.exists()
+
+
+def test_damaged_files(tmp_path):
+    detector = fresh("retinaface", seed=0)
+    save_checkpoint(detector, tmp_path / "whole.safetensors", "test")
+    torch.save(detector.state_dict(), tmp_path / "whole.pth")
+    for suffix in ("safetensors", "pth"):
+        whole = (tmp_path / f"whole.{suffix}").read_bytes()
+        for length in (0, 1, 9, len(whole) // 2, len(whole) - 1):
+            (tmp_path / f"cut.{suffix}").write_bytes(whole[:length])
+            with pytest.raises(UserError, match="cut"):
+                load_checkpoint(tmp_path / f"cut.{suffix}")
+    save_file({"x": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    torch.save([1, 2], tmp_path / "list.pth")
+    torch.save({"lr": 0.1}, tmp_path / "numbers.pth")
+    for name, said in (
+        ("foreign.safetensors", "no checkpoint of this project"),
+        ("list.pth", "no state_dict"),
+        ("numbers.pth", "no state_dict"),
+    ):
+        with pytest.raises(UserError, match=said):
+            load_checkpoint(tmp_path / name)
+    with pytest.raises(UserError, match="no such checkpoint"):
+        load_checkpoint(tmp_path / "absent.pth")
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(fresh("retinaface", seed=0), path, "old")
+    before = path.read_bytes()
+
+    def full_disk(state, filename, metadata):
+        filename.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("model.checkpoint.save_file", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        save_checkpoint(fresh("retinaface", seed=1), path, "new")
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["c.safetensors"]
+
+
+def test_convert_command(cli, public_weights, tmp_path):
+    out = tmp_path / "ours.safetensors"
+    code, said, _ = cli("model", "convert", public_weights, "--out", out)
+    assert code == 0
+    assert "retinaface" in said
+    assert load_checkpoint(out).detector.config.variant == "retinaface"
+    assert cli("model", "convert", public_weights, "--out", tmp_path / "ours.bin")[0] == 2
