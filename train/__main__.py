@@ -134,7 +134,11 @@ def _offsets(args: argparse.Namespace) -> None:
     spec = InputSpec(mean=checkpoint.detector.config.mean, colour_order=checkpoint.detector.config.colour_order)
     # Every tenth photograph says enough about a distribution.
     names = list(validation.faces)[::10]
-    print_offsets(measure_offsets(checkpoint.detector, (torch.from_numpy(prepare(load_image(validation.images / name), spec).tensor) for name in names)))
+    print_offsets(
+        measure_offsets(
+            checkpoint.detector, (torch.from_numpy(prepare(load_image(validation.images / name), spec).tensor) for name in names)
+        )
+    )
     for words, operator in (("as trained", cpu_operator()), ("offsets 0", without_offsets)):
         precision = make_evaluate(validation, operator)(checkpoint)
         print(f"AP {words:11}" + "  ".join(f"{name} {value:.2f}" for name, value in precision.items()))

@@ -19,6 +19,7 @@ from model.config import ModelConfig
 from model.postprocess import MIRRORED
 from train.widerface_data import NO_FACES, Sample
 
+
 @dataclass(frozen=True)
 class Crop:
     """One training image with its faces."""
@@ -48,7 +49,10 @@ class Augment:
         self.fill = [round(value) for value in mean]
         self.size, self.zoom, self.whole = size, zoom, whole
         # SSD's distortion (Liu et al. 2016, section 2.2), each part with probability 1/2.
-        self.distort = v2.RandomApply([v2.RandomPhotometricDistort(brightness=(0.875, 1.125), contrast=(0.5, 1.5), saturation=(0.5, 1.5), hue=(-0.05, 0.05))], p=colour)
+        self.distort = v2.RandomApply(
+            [v2.RandomPhotometricDistort(brightness=(0.875, 1.125), contrast=(0.5, 1.5), saturation=(0.5, 1.5), hue=(-0.05, 0.05))],
+            p=colour,
+        )
 
     def __call__(self, sample: Sample) -> Crop:
         height, width = sample.pixels.shape[:2]

@@ -28,7 +28,11 @@ def bench(variant: str, images: int, size: int, repeats: int, device: str = "cpu
     Forms: ``ordinary`` is the network as it is exported, ``torchvision`` has only the attention in its training form, the others have
     fast deformable layers too. One slow step is enough to see that it is slow, so the first two are timed once.
     """
-    forms: list[tuple[str, Operator | None, int]] = [("ordinary", None, 1), ("torchvision", torchvision_operator, 1), ("mix then sample", mix_then_sample, repeats)]
+    forms: list[tuple[str, Operator | None, int]] = [
+        ("ordinary", None, 1),
+        ("torchvision", torchvision_operator, 1),
+        ("mix then sample", mix_then_sample, repeats),
+    ]
     if device == "cpu" and cpu_operator() is not mix_then_sample:
         forms.append(("mix then sample, C++ kernel", cpu_operator(), repeats))
     torch.manual_seed(0)

@@ -54,7 +54,9 @@ def _library() -> ctypes.CDLL | None:
             result = subprocess.run(command, capture_output=True, text=True, check=False)
             if result.returncode == 0:
                 return ctypes.CDLL(str(library))  # stays mapped when the file goes
-    warnings.warn(f"{compiler} cannot build {_SOURCE.name}, deformable layers train several times slower: {result.stderr[:500]}", stacklevel=2)
+    warnings.warn(
+        f"{compiler} cannot build {_SOURCE.name}, deformable layers train several times slower: {result.stderr[:500]}", stacklevel=2
+    )
     return None
 
 
@@ -80,9 +82,9 @@ def _over_images(function: Callable[..., None], tensors: tuple[Tensor, ...], cha
 
 
 class _MixThenSample(torch.autograd.Function):
-    """``x (N, H, W, C)``, ``mixing (C, 9 * O)``, ``offset (N, H, W, 18)``, ``mask (N, H, W, 9)`` to ``(N, H, W, O)``; all dense, O a multiple of 16.
+    """``x (N, H, W, C)``, ``mixing (C, 9 * O)``, ``offset (N, H, W, 18)``, ``mask (N, H, W, 9)`` to ``(N, H, W, O)``.
 
-    A few images at a time, as many as there are threads, and mixed once more in the backward pass: their nine maps stay in the
+    All are dense, O is a multiple of 16. A few images at a time, as many as there are threads, and mixed once more in the backward pass: their nine maps stay in the
     cache, and none has to be kept.
     """
 
@@ -101,7 +103,12 @@ class _MixThenSample(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x, mixing, offset, mask = ctx.saved_tensors
-        grads = grad_x, grad_mixing, grad_offset, grad_mask = torch.empty_like(x), torch.zeros_like(mixing), torch.empty_like(offset), torch.empty_like(mask)
+        grads = grad_x, grad_mixing, grad_offset, grad_mask = (
+            torch.empty_like(x),
+            torch.zeros_like(mixing),
+            torch.empty_like(offset),
+            torch.empty_like(mask),
+        )
         run = _function("backward", x)
         chunk = torch.get_num_threads()
         inputs = (x, offset, mask, grad.contiguous(), grad_x, grad_offset, grad_mask)

@@ -83,7 +83,14 @@ class Trainer:
         check_teacher(detector, teacher)
         if teacher is None and (not batches.labelled or recipe.losses.detection == 0):
             raise UserError("nothing to learn from: neither labelled photographs nor a teacher; pass --data or --teacher")
-        self.recipe, self.batches, self.folder, self.source, self.evaluate, self.workers = recipe, batches, folder, source, evaluate, workers
+        self.recipe, self.batches, self.folder, self.source, self.evaluate, self.workers = (
+            recipe,
+            batches,
+            folder,
+            source,
+            evaluate,
+            workers,
+        )
         self.device = torch.device(device)
         self.detector = detector.to(self.device, memory_format=torch.channels_last)
         self.teacher = None if teacher is None else teacher.to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
@@ -131,7 +138,12 @@ class Trainer:
         if self.progress.step == 0:
             self._judge(log)
         saved = judged = progress.seconds
-        bar = tqdm(total=1.0, initial=self._share(), bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}", disable=None if self.rank == 0 else True)
+        bar = tqdm(
+            total=1.0,
+            initial=self._share(),
+            bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}",
+            disable=None if self.rank == 0 else True,
+        )
         loader = iter(load_batches(self.batches, _Steps(progress.step, self.rank, self.world), self.workers))
         try:
             while (share := self._agreed_share()) < 1:
@@ -164,7 +176,9 @@ class Trainer:
     def step(self, batch: TrainingBatch, share: float) -> dict[str, float]:
         """One update of the weights; the loss terms before it."""
         losses = self.recipe.losses
-        images = normalise(batch.pixels.to(self.device, non_blocking=True), self.detector.config).contiguous(memory_format=torch.channels_last)
+        images = normalise(batch.pixels.to(self.device, non_blocking=True), self.detector.config).contiguous(
+            memory_format=torch.channels_last
+        )
         set_mode(self.detector, self.recipe.batch_norm)
         with self._precision():
             outputs = RawOutputs(*(value.float() for value in self.network(images)))
@@ -270,7 +284,10 @@ class Trainer:
         path = self.folder / f"failed-step-{self.progress.step}.pt"
         with atomic_file(path) as temporary:
             torch.save({"pixels": batch.pixels, "labelled": batch.labelled, "detector": self.detector.state_dict()}, temporary)
-        return f"the loss of step {self.progress.step} is not finite; batch and weights are in {path}; lower optimizer.rate or resume from the last state"
+        return (
+            f"the loss of step {self.progress.step} is not finite; batch and weights are in {path}; "
+            "lower optimizer.rate or resume from the last state"
+        )
 
 
 class _Log:
@@ -307,7 +324,10 @@ class _Log:
 
     def judged(self, progress: Progress, precision: Mapping[str, float]) -> None:
         self._write(progress, precision)
-        tqdm.write(f"step {progress.step}, {progress.seconds / 60:.1f} minutes: " + "  ".join(f"{name} {value:.2f}" for name, value in precision.items()))
+        tqdm.write(
+            f"step {progress.step}, {progress.seconds / 60:.1f} minutes: "
+            + "  ".join(f"{name} {value:.2f}" for name, value in precision.items())
+        )
 
     def _write(self, progress: Progress, values: Mapping[str, float]) -> None:
         if self._file is None:
@@ -349,7 +369,8 @@ def make_optimizer(recipe: Optimizer, detector: Detector) -> torch.optim.Optimiz
         if factor > 0:
             groups.setdefault((factor, parameter.dim() > 1), []).append(parameter)
     settings = [
-        {"params": parameters, "weight_decay": recipe.weight_decay if decays else 0.0, "factor": factor} for (factor, decays), parameters in groups.items()
+        {"params": parameters, "weight_decay": recipe.weight_decay if decays else 0.0, "factor": factor}
+        for (factor, decays), parameters in groups.items()
     ]
     if recipe.name == "adamw":
         return torch.optim.AdamW(settings, lr=recipe.rate, betas=(recipe.momentum, 0.999))
@@ -378,7 +399,7 @@ def set_mode(detector: Detector, batch_norm: str) -> None:
 
 
 def _stop_on_signals() -> None:
-    """Both ways to ask for an end raise KeyboardInterrupt, also where a shell has started the run in the background (SIGINT ignored there)."""
+    """Both ways to ask for an end raise KeyboardInterrupt, also in the background, where shells have SIGINT ignored."""
     if threading.current_thread() is threading.main_thread():  # Python's rule
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)

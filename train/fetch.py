@@ -52,7 +52,9 @@ def _fetch_images(root: Path, splits: Sequence[str]) -> None:
     try:
         WIDERFace(str(root), download=True)  # all splits; archives that have the right digest already are kept
     except (OSError, RuntimeError, ImportError, zipfile.BadZipFile) as error:
-        raise UserError(f"WIDER FACE cannot be fetched ({error}); run the command again, or put the official archives into {archives}") from None
+        raise UserError(
+            f"WIDER FACE cannot be fetched ({error}); run the command again, or put the official archives into {archives}"
+        ) from None
     shutil.copytree(archives / "wider_face_split", root / "wider_face_split", dirs_exist_ok=True)
     for split in splits:
         images = root / split / "images"
@@ -62,7 +64,9 @@ def _fetch_images(root: Path, splits: Sequence[str]) -> None:
         images.parent.mkdir(exist_ok=True)
         os.rename(source, images)
         if not _complete(root, split):
-            raise UserError(f"{images} holds fewer than {_COUNTS[split]} images; move it and {source.parent} away and run the command again")
+            raise UserError(
+                f"{images} holds fewer than {_COUNTS[split]} images; move it and {source.parent} away and run the command again"
+            )
 
 
 def _fetch_ground_truth(root: Path) -> None:
@@ -78,4 +82,6 @@ def _fetch_ground_truth(root: Path) -> None:
                     with atomic_file(root / "val" / "ground_truth" / Path(name).name) as temporary:
                         temporary.write_bytes(tools.read(name))
     except (OSError, RuntimeError, zipfile.BadZipFile) as error:
-        raise UserError(f"the official ground truth cannot be fetched ({error}); copy wider_*_val.mat into {root / 'val' / 'ground_truth'}") from None
+        raise UserError(
+            f"the official ground truth cannot be fetched ({error}); copy wider_*_val.mat into {root / 'val' / 'ground_truth'}"
+        ) from None

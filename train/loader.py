@@ -44,7 +44,9 @@ class Batches(Dataset):
         size = recipe.data.batches[kind].size
         config = recipe.config
         anchors = torch.tensor(make_anchors(size, size, config.strides, config.min_sizes))
-        targets = [match(crop.boxes, crop.landmarks, anchors, config.variances, recipe.losses.smallest_face) for crop in crops if crop.labelled]
+        targets = [
+            match(crop.boxes, crop.landmarks, anchors, config.variances, recipe.losses.smallest_face) for crop in crops if crop.labelled
+        ]
         return TrainingBatch(torch.stack([crop.pixels for crop in crops]), torch.tensor([crop.labelled for crop in crops]), targets)
 
     def _draw(self) -> Sample:

@@ -72,7 +72,7 @@ def match(boxes: Tensor, landmarks: Tensor, anchors: Tensor, variances: tuple[fl
 
 
 def detection_loss(outputs: RawOutputs, targets: Sequence[Targets]) -> dict[str, Tensor]:
-    """RetinaFace's loss (Deng et al. 2020, section 3.1) without its weights: ``class``, ``box`` and ``landmark``, each for one positive anchor.
+    """RetinaFace's loss (Deng et al. 2020, section 3.1) before its weights: ``class``, ``box`` and ``landmark``, for each positive anchor.
 
     Args:
         outputs: of the ``N`` images of ``targets``.
@@ -119,7 +119,9 @@ def mirror_answers(answers: RawOutputs, height: int, width: int, strides: Sequen
 def mean_answers(first: RawOutputs, second: RawOutputs) -> RawOutputs:
     """Of two views of the same images: mean probabilities (as logits) and mean codes."""
     probability = (first.class_logits.softmax(-1) + second.class_logits.softmax(-1)) / 2
-    return RawOutputs(probability.clamp(min=1e-9).log(), (first.box_deltas + second.box_deltas) / 2, (first.landmark_deltas + second.landmark_deltas) / 2)
+    return RawOutputs(
+        probability.clamp(min=1e-9).log(), (first.box_deltas + second.box_deltas) / 2, (first.landmark_deltas + second.landmark_deltas) / 2
+    )
 
 
 def distillation_loss(student: RawOutputs, teacher: RawOutputs, class_weights: Tensor) -> dict[str, Tensor]:
@@ -130,8 +132,8 @@ def distillation_loss(student: RawOutputs, teacher: RawOutputs, class_weights: T
 
     Args:
         student, teacher: answers to the same ``N`` images.
-        class_weights: ``(N,)`` weight of each image in ``class``: labels know better than a teacher what is a face, but they know nothing of
-            landmarks.
+        class_weights: ``(N,)`` weight of each image in ``class``: labels know better than a teacher what is a face, but they know
+            nothing of landmarks.
     """
     target = log_softmax(teacher.class_logits, dim=-1)
     belief = target[..., 1].exp()

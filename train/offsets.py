@@ -60,7 +60,10 @@ def measure_offsets(detector: Detector, inputs: Iterable[Tensor]) -> list[LayerO
                 detector(image)
     finally:
         detector.use_training_forms(None)
-    return [_summarise(name, *(np.concatenate(values) for values in zip(*seen[name], strict=True)), detector.config.offset_limit) for name in layers]
+    return [
+        _summarise(name, *(np.concatenate(values) for values in zip(*seen[name], strict=True)), detector.config.offset_limit)
+        for name in layers
+    ]
 
 
 def _summarise(name: str, sizes: np.ndarray, masks: np.ndarray, limit: float | None) -> LayerOffsets:

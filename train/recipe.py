@@ -66,7 +66,7 @@ class Losses(Struct, frozen=True, forbid_unknown_fields=True):
     distillation_labelled: Share = 1.0
     """Factor of the teacher's word on what is a face where labels say so, too."""
     mirrored_teacher: bool = False
-    """The teacher looks at each image and at its mirror image, and answers with the mean: a little better than itself, at twice its cost."""
+    """The teacher also looks at the mirror image and answers with the mean: a little better than itself, at twice its cost."""
     detection: Annotated[float, Meta(ge=0)] = 1.0
     """Of all terms that compare with labels."""
     detection_from: Share = 0.0

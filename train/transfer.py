@@ -34,8 +34,8 @@ def transplant(source: Detector, config: ModelConfig) -> Detector:
     """A network of ``config`` that starts from what ``source`` computes.
 
     The same function, up to rounding, where ``config`` only adds EDAM, WFPN, deformable layers or an offset limit. From SSH to SCM half
-    the channels of the first branch, those that the heads listen to most, are kept. From SCM with one fusion to SCM with the other, the fusion
-    starts as the identity.
+    the channels of the first branch, those that the heads listen to most, are kept. From SCM with one fusion to SCM with the other,
+    the fusion starts as the identity.
 
     Raises:
         UserError: the two read other inputs or code boxes differently, or ``source`` has parts that ``config`` lacks.
@@ -43,15 +43,21 @@ def transplant(source: Detector, config: ModelConfig) -> Detector:
     old = source.config
     for field in ("backbone", "channels", "strides", "min_sizes", "variances", "mean", "colour_order"):
         if getattr(old, field) != getattr(config, field):
-            raise UserError(f"cannot start {config.variant} from {old.variant}: {field} is {getattr(old, field)}, not {getattr(config, field)}")
-    if (old.neck, config.neck) == ("wfpn", "fpn") or (old.context, config.context) == ("scm", "ssh") or (old.attention, config.attention) == ("edam", "none"):
+            raise UserError(
+                f"cannot start {config.variant} from {old.variant}: {field} is {getattr(old, field)}, not {getattr(config, field)}"
+            )
+    if (
+        (old.neck, config.neck) == ("wfpn", "fpn")
+        or (old.context, config.context) == ("scm", "ssh")
+        or (old.attention, config.attention) == ("edam", "none")
+    ):
         raise UserError(f"cannot start {config.variant} from {old.variant}, which is the richer network; start from a poorer one")
     if set(old.deform) - set(config.deform):
         raise UserError(f"cannot start {config.variant} from {old.variant}, whose deformable layers it lacks; start from a poorer one")
 
     target = Detector(config)
     with torch.no_grad():
-        for name, module in target.named_modules():
+        for module in target.modules():
             if isinstance(module, EDAM):
                 _silence(module)
         _copy_state(source, target)

@@ -69,7 +69,10 @@ def read_labels(root: Path) -> tuple[Path, dict[str, Faces]]:
     images = next((folder for folder in (root / "train" / "images", root / "WIDER_train" / "images") if folder.is_dir()), None)
     if images is None:
         raise UserError(f"{root} holds no training images (train/images/<event>/*.jpg expected); pass another --data")
-    candidates = [root / "train" / RETINAFACE_LABELS, *(folder / OFFICIAL_LABELS for folder in (root / "train", root / "wider_face_split", root))]
+    candidates = [
+        root / "train" / RETINAFACE_LABELS,
+        *(folder / OFFICIAL_LABELS for folder in (root / "train", root / "wider_face_split", root)),
+    ]
     path = next((candidate for candidate in candidates if candidate.is_file()), None)
     if path is None:
         raise UserError(f"no training labels: neither {candidates[0]} nor {OFFICIAL_LABELS} in {root}, its train or its wider_face_split")
@@ -207,5 +210,3 @@ def _read(path: Path, name: str, faces: Faces | None, longest_side: int) -> Samp
         pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
         faces = None if faces is None else faces.scaled(ratio)
     return Sample(name, pixels, faces)
-
-

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from model.config import VARIANTS
 from model.errors import UserError
-from PIL import Image
 from train.augment import Augment, normalise
 from train.widerface_data import Faces, Sample, load_labelled, load_unlabelled, read_labels
 
@@ -45,7 +46,9 @@ def test_retinaface_layout(root: Path) -> None:
 
 @pytest.mark.parametrize("place", ["train", "wider_face_split", "."])
 def test_official_layout(root: Path, place: str) -> None:
-    text = "0--Parade/a.jpg\n3\n10 20 30 40 0 0 0 0 0 0\n1 1 9 9 0 0 0 1 0 0\n50 50 5 5 2 0 0 0 1 0\n0--Parade/b.jpg\n0\n0 0 0 0 0 0 0 0 0 0\n"
+    text = (
+        "0--Parade/a.jpg\n3\n10 20 30 40 0 0 0 0 0 0\n1 1 9 9 0 0 0 1 0 0\n50 50 5 5 2 0 0 0 1 0\n0--Parade/b.jpg\n0\n0 0 0 0 0 0 0 0 0 0\n"
+    )
     _label(root, text, f"{place}/wider_face_train_bbx_gt.txt")
     _, labels = read_labels(root)
     np.testing.assert_array_equal(labels["0--Parade/a.jpg"].boxes, [[10, 20, 40, 60], [50, 50, 55, 55]])  # the second is marked invalid
@@ -68,7 +71,10 @@ def test_damaged_retinaface_labels(root: Path, text: str, words: str) -> None:
         read_labels(root)
 
 
-@pytest.mark.parametrize(("text", "words"), [("a.jpg\n2\n1 2 3 4\n", "ends within"), ("a.jpg\nb.jpg\n", "line 2: the number of faces"), ("a.jpg\n1\n1 2 3\n", "fewer than 4")])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("a.jpg\n2\n1 2 3 4\n", "ends within"), ("a.jpg\nb.jpg\n", "line 2: the number of faces"), ("a.jpg\n1\n1 2 3\n", "fewer than 4")],
+)
 def test_damaged_official_labels(root: Path, text: str, words: str) -> None:
     _label(root, text, "wider_face_split/wider_face_train_bbx_gt.txt")
     with pytest.raises(UserError, match=words):
@@ -110,7 +116,9 @@ def test_nothing_readable(root: Path, tmp_path: Path) -> None:
 
 
 # Augmentation: a photograph in which every pixel says where it is, red its column, green its row.
-FACES = Faces(np.asarray([[100, 80, 180, 190]], np.float32), np.asarray([[[120, 110], [160, 115], [140, 140], [125, 170], [155, 172]]], np.float32))
+FACES = Faces(
+    np.asarray([[100, 80, 180, 190]], np.float32), np.asarray([[[120, 110], [160, 115], [140, 140], [125, 170], [155, 172]]], np.float32)
+)
 
 
 def _map() -> Sample:
@@ -162,7 +170,11 @@ def test_crops_hold_faces_small_and_large() -> None:
     """The first trial failed for want of large faces."""
     torch.manual_seed(0)
     augment = Augment(VARIANTS["retinaface"], 352, (0.5, 2.0), whole=0.3, colour=0.0)
-    portrait = Sample("portrait", np.zeros((500, 400, 3), np.uint8), Faces(np.asarray([[50, 50, 350, 450]], np.float32), np.full((1, 5, 2), np.nan, np.float32)))
+    portrait = Sample(
+        "portrait",
+        np.zeros((500, 400, 3), np.uint8),
+        Faces(np.asarray([[50, 50, 350, 450]], np.float32), np.full((1, 5, 2), np.nan, np.float32)),
+    )
     heights = [float(box[3] - box[1]) for _ in range(60) for box in augment(portrait).boxes]
     assert min(heights) < 220
     assert max(heights) > 300

@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
+from PIL import Image
+
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.config import VARIANTS
 from model.detector import build_detector
 from model.errors import UserError
-from msgspec.structs import replace
-from PIL import Image
 from train import engine
 from train.engine import BEST, LAST, LOG, STATE, Trainer, make_optimizer, set_rate
 from train.loader import Batches, load_batches
@@ -48,7 +49,11 @@ def _trainer(folder: Path, recipe: Recipe = RECIPE, variant: str | None = None, 
     batches = Batches(recipe, [sample for sample in samples if sample.faces], [sample for sample in samples if not sample.faces])
     detector = build_detector(replace(VARIANTS[variant or recipe.variant], offset_limit=recipe.offset_limit), seed=1)
     teacher = build_detector(VARIANTS["retinaface"], seed=2)
-    return Trainer(recipe, detector, **({"teacher": teacher, "batches": batches, "folder": folder, "source": "test", "evaluate": None, "workers": workers} | options))
+    return Trainer(
+        recipe,
+        detector,
+        **({"teacher": teacher, "batches": batches, "folder": folder, "source": "test", "evaluate": None, "workers": workers} | options),
+    )
 
 
 def _losses(folder: Path) -> list[tuple[str, ...]]:
@@ -56,7 +61,9 @@ def _losses(folder: Path) -> list[tuple[str, ...]]:
         return [(row["step"], row["distil_class"], row["distil_box"], row["detect_class"], row["norm"]) for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, replace(RECIPE, batch_norm="frozen", optimizer=Optimizer("sgd", rate=1e-4, schedule="step"))], ids=["adamw", "sgd"])
+@pytest.mark.parametrize(
+    "recipe", [RECIPE, replace(RECIPE, batch_norm="frozen", optimizer=Optimizer("sgd", rate=1e-4, schedule="step"))], ids=["adamw", "sgd"]
+)
 def test_resuming_gives_the_same_losses_and_weights(tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = _trainer(tmp_path / "whole", recipe)
     whole.run()
@@ -118,7 +125,9 @@ def test_batches_are_a_function_of_the_step() -> None:
         again = batches[step]
         assert torch.equal(batch.pixels, again.pixels)
         assert all(torch.equal(a.labels, b.labels) for a, b in zip(batch.targets, again.targets, strict=True))
-    assert len({batch.pixels.shape for _, batch in ahead} | {batches[step].pixels.shape for step in range(4, 20)}) == 2, "both kinds of batches are drawn"
+    assert len({batch.pixels.shape for _, batch in ahead} | {batches[step].pixels.shape for step in range(4, 20)}) == 2, (
+        "both kinds of batches are drawn"
+    )
     assert not torch.equal(batches[0].pixels.float().mean(), batches[1].pixels.float().mean())
 
 
@@ -150,7 +159,11 @@ def test_a_full_disk_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_best_is_what_was_judged_best(tmp_path: Path) -> None:
     marks = iter([50.0, 70.0, 60.0, 40.0])
-    trainer = _trainer(tmp_path, replace(RECIPE, steps=2, evaluate_minutes=1e-9), evaluate=lambda checkpoint: dict.fromkeys(("easy", "medium", "hard"), next(marks)))
+    trainer = _trainer(
+        tmp_path,
+        replace(RECIPE, steps=2, evaluate_minutes=1e-9),
+        evaluate=lambda checkpoint: dict.fromkeys(("easy", "medium", "hard"), next(marks)),
+    )
     trainer.run()
     assert trainer.progress.best == 70.0
     assert "1 steps" in load_checkpoint(tmp_path / BEST).source
@@ -226,7 +239,20 @@ def test_command_line_end_to_end(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text('variant = "acwface_dcn"\noffset_limit = 1.0\nsteps = 2\n[data]\nbatches = [{ size = 64, images = 2 }]\n')
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "train", "run", "--config", recipe, "--data", tmp_path / "data", "--people", tmp_path / "data", "--init", teacher]
+    command = [
+        sys.executable,
+        "-m",
+        "train",
+        "run",
+        "--config",
+        recipe,
+        "--data",
+        tmp_path / "data",
+        "--people",
+        tmp_path / "data",
+        "--init",
+        teacher,
+    ]
     command += ["--teacher", teacher, "--out", out, "--no-eval", "--threads", "1"]
 
     def run(*extra: str) -> subprocess.CompletedProcess[str]:

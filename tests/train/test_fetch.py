@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
-from model.errors import UserError
 from PIL import Image
+
+from model.errors import UserError
 from train import fetch
 from train.fetch import fetch_widerface
 
@@ -45,7 +46,11 @@ class Publisher:
             array[0, 0] = value
             return array
 
-        shared = {"event_list": cell("0--Parade"), "file_list": cell(cell("0")), "face_bbx_list": cell(cell(np.asarray([[5.0, 5, 10, 10]])))}
+        shared = {
+            "event_list": cell("0--Parade"),
+            "file_list": cell(cell("0")),
+            "face_bbx_list": cell(cell(np.asarray([[5.0, 5, 10, 10]]))),
+        }
         with zipfile.ZipFile(Path(root) / name, "w") as archive:
             for subset in ("easy", "medium", "hard"):
                 path = Path(root) / f"wider_{subset}_val.mat"

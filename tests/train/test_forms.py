@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn.functional import conv2d
+from torchvision.ops import deform_conv2d
+
 from model.attention import SpatialAttention, fourier_conv
 from model.config import VARIANTS
 from model.deform_conv import DeformConv2d, mix_then_sample
 from model.detector import build_detector
-from torch.nn.functional import conv2d
-from torchvision.ops import deform_conv2d
 from train import deform_kernel
 from train.deform_kernel import cpu_operator
 
@@ -38,7 +39,10 @@ def test_deformable_forms_equal_torchvision(operator: deform_kernel.Operator, ch
     weights = torch.randn_like(expected)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
     for name, mine, theirs in zip(
-        ("x", "offset", "mask", "weight"), torch.autograd.grad(found, inputs, weights), torch.autograd.grad(expected, inputs, weights), strict=True
+        ("x", "offset", "mask", "weight"),
+        torch.autograd.grad(found, inputs, weights),
+        torch.autograd.grad(expected, inputs, weights),
+        strict=True,
     ):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-10, msg=lambda text, name=name: f"gradient of {name}: {text}")
 
@@ -47,7 +51,9 @@ def test_deformable_forms_equal_torchvision(operator: deform_kernel.Operator, ch
 def test_gradients_are_those_of_the_function(operator: deform_kernel.Operator) -> None:
     torch.manual_seed(0)
     shapes = ((2, 3, 4, 5), (2, 18, 4, 5), (2, 9, 4, 5), (2, 3, 3, 3))
-    inputs = [(torch.rand(shape, dtype=torch.float64) * 0.8 + 0.1).requires_grad_() for shape in shapes]  # no sampling point on a pixel, where it has a kink
+    inputs = [
+        (torch.rand(shape, dtype=torch.float64) * 0.8 + 0.1).requires_grad_() for shape in shapes
+    ]  # no sampling point on a pixel, where it has a kink
     assert torch.autograd.gradcheck(operator, inputs)
 
 
@@ -83,7 +89,9 @@ def test_attention_by_fourier_equals_the_convolution(height: int, width: int) ->
     expected, found = conv2d(x, weight, padding=24), fourier_conv(x, weight)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
     upstream = torch.randn_like(expected)
-    for mine, theirs in zip(torch.autograd.grad(found, (x, weight), upstream), torch.autograd.grad(expected, (x, weight), upstream), strict=True):
+    for mine, theirs in zip(
+        torch.autograd.grad(found, (x, weight), upstream), torch.autograd.grad(expected, (x, weight), upstream), strict=True
+    ):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-10)
 
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from model.anchors import make_anchors
 from model.config import VARIANTS
 from model.detector import RawOutputs
@@ -145,7 +146,10 @@ def test_mirrored_answers_find_the_same_faces() -> None:
 
 
 def test_mean_answers() -> None:
-    sure, unsure = (RawOutputs(torch.tensor([[[0.0, logit]]]), torch.full((1, 1, 4), value), torch.full((1, 1, 10), value)) for logit, value in ((50.0, 1.0), (0.0, 3.0)))
+    sure, unsure = (
+        RawOutputs(torch.tensor([[[0.0, logit]]]), torch.full((1, 1, 4), value), torch.full((1, 1, 10), value))
+        for logit, value in ((50.0, 1.0), (0.0, 3.0))
+    )
     mean = mean_answers(sure, unsure)
     assert mean.class_logits.softmax(-1)[0, 0, 1].item() == pytest.approx(0.75)
     assert (mean.box_deltas == 2).all()

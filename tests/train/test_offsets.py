@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from msgspec.structs import replace
+
 from model.config import VARIANTS
 from model.deform_conv import DeformConv2d
 from model.detector import Detector, build_detector
 from model.errors import UserError
-from msgspec.structs import replace
 from train.offsets import measure_offsets, without_offsets
 
 IMAGE = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0)) * 50

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from msgspec.structs import replace
+
 from model.config import VARIANTS, ModelConfig
 from model.detector import Detector, RawOutputs, build_detector
 from model.errors import UserError
-from msgspec.structs import replace
 from train.transfer import fit_context, transplant
 
 IMAGE = torch.randn(2, 3, 96, 80, generator=torch.Generator().manual_seed(3)) * 50
