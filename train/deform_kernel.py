@@ -84,8 +84,8 @@ def _over_images(function: Callable[..., None], tensors: tuple[Tensor, ...], cha
 class _MixThenSample(torch.autograd.Function):
     """``x (N, H, W, C)``, ``mixing (C, 9 * O)``, ``offset (N, H, W, 18)``, ``mask (N, H, W, 9)`` to ``(N, H, W, O)``.
 
-    All are dense, O is a multiple of 16. A few images at a time, as many as there are threads, and mixed once more in the backward pass: their nine maps stay in the
-    cache, and none has to be kept.
+    All are dense, O is a multiple of 16. A few images at a time, as many as there are threads, and mixed once more in the
+    backward pass: their nine maps stay in the cache, and none has to be kept.
     """
 
     @staticmethod
