@@ -21,7 +21,7 @@ from model.preprocess import InputSpec, load_image, prepare
 from runtime_bench.detect import torch_detector
 from runtime_bench.widerface import EVALUATION, WiderFace, average_precision, load_validation
 from train.augment import normalise
-from train.bench import bench, print_bench
+from train.bench import bench, bench_loader, print_bench
 from train.deform_kernel import cpu_operator
 from train.engine import Evaluate, Trainer
 from train.fetch import fetch_widerface
@@ -78,7 +78,8 @@ def main() -> None:
     if args.command == "bench":
         if min(args.images, args.size - 31, args.repeats) < 1:
             raise UserError("--images and --repeats must be at least 1, --size at least 32")
-        print_bench(bench(args.variant, args.images, args.size, args.repeats, args.device))
+        rows = bench(args.variant, args.images, args.size, args.repeats, args.device)
+        print_bench(rows, bench_loader(args.variant, args.images, args.size, args.repeats))
     elif args.command == "offsets":
         _offsets(args)
     else:
@@ -92,8 +93,8 @@ def _run(args: argparse.Namespace) -> None:
         raise UserError(f"{args.out} holds an unfinished run; pass --resume to go on with it or another --out")
     teacher = None if args.teacher is None else load_checkpoint(args.teacher).detector
     evaluate = None if args.no_eval else make_evaluate(load_validation(args.data, args.list))
-    labelled = load_labelled(args.data, recipe.data.longest_side)
-    unlabelled = load_unlabelled(args.people, recipe.data.longest_side) if args.people and teacher else []
+    labelled = load_labelled(args.data, recipe.data.longest_side, recipe.data.in_memory)
+    unlabelled = load_unlabelled(args.people, recipe.data.longest_side, recipe.data.in_memory) if args.people and teacher else []
     batches = Batches(recipe, labelled, unlabelled)
     torch.manual_seed(recipe.seed)
     detector, source = _start(recipe, args.init, batches)

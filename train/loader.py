@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -11,10 +12,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from model.anchors import make_anchors
+from model.errors import UserError
 from train.augment import Augment
 from train.loss import Targets, match
 from train.recipe import Recipe
-from train.widerface_data import Sample
+from train.widerface_data import Sample, StreamedSample
+
+_ATTEMPTS = 100
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,10 @@ class TrainingBatch:
 class Batches(Dataset):
     """``batches[step]`` is the batch of that step, the same whenever and wherever it is asked for."""
 
-    def __init__(self, recipe: Recipe, labelled: Sequence[Sample], unlabelled: Sequence[Sample]) -> None:
+    def __init__(self, recipe: Recipe, labelled: Sequence[Sample | StreamedSample], unlabelled: Sequence[Sample | StreamedSample]) -> None:
         self.recipe, self.labelled, self.unlabelled = recipe, labelled, unlabelled
+        self.unreadable = 0
+        """Photographs that were drawn and could not be read, in this process."""
         data = recipe.data
         self.augments = [Augment(recipe.config, batch.size, data.zoom, data.whole, data.colour) for batch in data.batches]
         self.weights = torch.tensor([batch.weight for batch in data.batches])
@@ -50,6 +56,16 @@ class Batches(Dataset):
         return TrainingBatch(torch.stack([crop.pixels for crop in crops]), torch.tensor([crop.labelled for crop in crops]), targets)
 
     def _draw(self) -> Sample:
+        """A photograph; one that cannot be read is counted, and another drawn instead."""
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._pick().read()
+            except UserError as error:
+                self.unreadable += 1
+                print(f"warning: {self.unreadable} photographs skipped so far, now: {error}", file=sys.stderr)
+        raise UserError(f"{_ATTEMPTS} photographs in a row cannot be read; check the data")
+
+    def _pick(self) -> Sample | StreamedSample:
         unlabelled = bool(self.unlabelled) and (not self.labelled or float(torch.rand(())) < self.recipe.data.people)
         samples = self.unlabelled if unlabelled else self.labelled
         return samples[int(torch.randint(len(samples), ()))]

@@ -31,7 +31,9 @@ class Data(Struct, frozen=True, forbid_unknown_fields=True):
 
     batches: tuple[Batch, ...]
     longest_side: Count = 1024
-    """Photographs are kept in memory no larger than this."""
+    """Photographs are scaled down to this, pixels."""
+    in_memory: bool = True
+    """Keep all photographs decoded; ``false`` streams them from disk, for sets larger than the memory."""
     zoom: tuple[Positive, Positive] = (0.5, 2.0)
     whole: Share = 0.3
     colour: Share = 0.5

@@ -1,13 +1,13 @@
 """Training photographs: WIDER FACE in its two public label layouts, and folders of photographs without labels.
 
 Photographs are decoded once, scaled down if they are large, and kept in memory as bytes (2,000 take about 3 GB), so that the
-processor has the step to do and not JPEGs.
+processor has the step to do and not JPEGs. Sets that are too large for that are streamed: decoded each time that they are drawn.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,28 @@ class Sample:
     """``(H, W, 3)`` uint8 RGB."""
     faces: Faces | None
     """``None`` where nobody has labelled it."""
+
+    def read(self) -> Sample:
+        return self
+
+
+@dataclass(frozen=True)
+class StreamedSample:
+    """A photograph on disk."""
+
+    path: Path
+    name: str
+    faces: Faces | None
+    """In pixels of the file."""
+    longest_side: int
+
+    def read(self) -> Sample:
+        """Decode it; a :class:`UserError` if that fails."""
+        return _read(self.path, self.name, self.faces, self.longest_side)
+
+
+Entry = tuple[Path, str, Faces | None]
+"""Where a photograph is, its name, its faces."""
 
 
 def read_labels(root: Path) -> tuple[Path, dict[str, Faces]]:
@@ -162,45 +184,57 @@ def _clip(faces: Faces, width: int, height: int) -> Faces:
     return Faces(boxes[kept], faces.landmarks[kept])
 
 
-def load_labelled(root: Path, longest_side: int) -> list[Sample]:
-    """All training photographs of a WIDER FACE root, in memory.
+def load_labelled(root: Path, longest_side: int, in_memory: bool = True) -> list[Sample] | list[StreamedSample]:
+    """All training photographs of a WIDER FACE root.
+
+    Args:
+        root: the folder.
+        longest_side: larger photographs are scaled down to it, pixels.
+        in_memory: decode them now; otherwise when they are drawn, and only missing files are noticed now.
 
     Raises:
         UserError: as :func:`read_labels`, or not one photograph could be read.
     """
     images, labels = read_labels(root)
-    return _load([(images / name, name, faces) for name, faces in sorted(labels.items())], longest_side, str(images))
+    return _load([(images / name, name, faces) for name, faces in sorted(labels.items())], longest_side, str(images), in_memory)
 
 
-def load_unlabelled(folder: Path, longest_side: int) -> list[Sample]:
-    """All photographs under a folder, in memory."""
+def load_unlabelled(folder: Path, longest_side: int, in_memory: bool = True) -> list[Sample] | list[StreamedSample]:
+    """All photographs under a folder; arguments as :func:`load_labelled`."""
     if not folder.is_dir():
         raise UserError(f"no such folder of photographs: {folder}")
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
     if not files:
         raise UserError(f"{folder} holds no photograph ({', '.join(sorted(_SUFFIXES))})")
-    return _load([(path, str(path.relative_to(folder)), None) for path in files], longest_side, str(folder))
+    return _load([(path, str(path.relative_to(folder)), None) for path in files], longest_side, str(folder), in_memory)
 
 
-def _load(entries: Iterable[tuple[Path, str, Faces | None]], longest_side: int, what: str) -> list[Sample]:
-    entries = list(entries)
-    samples, faults = [], []
+def _load(entries: list[Entry], longest_side: int, what: str, in_memory: bool) -> list[Sample] | list[StreamedSample]:
+    streamed = [StreamedSample(*entry, longest_side) for entry in entries]
     with ThreadPoolExecutor(2) as threads:  # Pillow decodes without the GIL
-        read = threads.map(lambda entry: _read(*entry, longest_side), entries)
-        for sample in tqdm(read, total=len(entries), desc=f"reading {what}", disable=None, leave=False):
-            (faults if isinstance(sample, UserError) else samples).append(sample)
+        read = threads.map(_try_to_read if in_memory else _find, streamed)
+        found = list(tqdm(read, total=len(entries), desc=f"reading {what}", disable=None, leave=False))
+    faults = [sample for sample in found if isinstance(sample, UserError)]
+    if len(faults) == len(entries):
+        raise UserError(f"not one of the {len(entries)} photographs of {what} can be read, first: {faults[0]}")
     if faults:
         print(f"warning: {len(faults)} of {len(entries)} photographs of {what} skipped, first: {faults[0]}", file=sys.stderr)
-    if not samples:
-        raise UserError(f"not one of the {len(entries)} photographs of {what} can be read, first: {faults[0]}")
-    return samples
+    return [sample for sample in found if not isinstance(sample, UserError)]
 
 
-def _read(path: Path, name: str, faces: Faces | None, longest_side: int) -> Sample | UserError:
+def _try_to_read(sample: StreamedSample) -> Sample | UserError:
     try:
-        pixels = load_image(path)
+        return sample.read()
     except UserError as error:
         return error
+
+
+def _find(sample: StreamedSample) -> StreamedSample | UserError:
+    return sample if sample.path.is_file() else UserError(f"no such photograph: {sample.path}")
+
+
+def _read(path: Path, name: str, faces: Faces | None, longest_side: int) -> Sample:
+    pixels = load_image(path)
     height, width = pixels.shape[:2]
     if faces is not None:
         faces = _clip(faces, width, height)

@@ -12,6 +12,8 @@ from PIL import Image
 from model.config import VARIANTS
 from model.errors import UserError
 from train.augment import Augment, normalise
+from train.loader import Batches
+from train.recipe import Batch, Data, Recipe
 from train.widerface_data import Faces, Sample, load_labelled, load_unlabelled, read_labels
 
 LANDMARKS = "30 40 0.0 50 40 0.0 40 50 0.0 32 60 0.0 48 60 0.0"
@@ -102,6 +104,22 @@ def test_loading_clips_scales_and_skips(root: Path, capsys: pytest.CaptureFixtur
     np.testing.assert_allclose(samples[0].faces.boxes, [[40, 30, 50, 40], [10, 15, 30, 37.5]])
     np.testing.assert_allclose(samples[0].faces.landmarks[1, 0], [15, 20])
     assert "2 of 4 photographs" in capsys.readouterr().err
+
+
+def test_streaming_draws_another_where_one_cannot_be_read(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "train/images/0--Parade/c.jpg").write_bytes(b"no jpeg")
+    _label(root, "# 0--Parade/a.jpg\n20 30 40 45\n# 0--Parade/c.jpg\n1 1 30 30\n# 0--Parade/missing.jpg\n")
+    samples = load_labelled(root, longest_side=50, in_memory=False)
+    assert "1 of 3 photographs" in capsys.readouterr().err  # the missing one; what is damaged shows when it is read
+    recipe = Recipe("retinaface", Data((Batch(64, 8),), in_memory=False), steps=1)
+    batches = Batches(recipe, samples, [])
+    batch = batches[0]
+    assert batch.pixels.shape == (8, 3, 64, 64)
+    assert batches.unreadable > 0
+    assert "cannot be decoded" in (text := capsys.readouterr().err) or "not an image" in text
+    np.testing.assert_allclose(samples[0].read().faces.boxes, [[10, 15, 30, 37.5]])
+    with pytest.raises(UserError, match="in a row"):
+        Batches(recipe, samples[1:], [])[0]
 
 
 def test_nothing_readable(root: Path, tmp_path: Path) -> None:
