@@ -79,6 +79,7 @@ def mix_then_sample(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor) -> 
 
 def _grid(offset: Tensor) -> Tensor:
     """``(N, 18, H, W)`` offsets to ``(N, 9, H, W, 2)`` sampling points (x, y) in grid_sample's units: -1 and 1 are the image's borders."""
+    offset = offset.float() if offset.dtype.itemsize < 4 else offset  # half precision cannot tell places apart
     height, width = offset.shape[2:]
     tap = torch.arange(TAPS, device=offset.device, dtype=offset.dtype).view(TAPS, 1, 1)
     rows = torch.arange(height, device=offset.device, dtype=offset.dtype).view(height, 1)
