@@ -363,7 +363,7 @@ def make_optimizer(recipe: Optimizer, detector: Detector) -> torch.optim.Optimiz
     """Groups by rate factor and by whether weight decay applies."""
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in detector.named_parameters():
-        fitting = [prefix for prefix in recipe.rates if name.startswith(prefix)]
+        fitting = [part for part in recipe.rates if f".{part}" in f".{name}"]
         factor = recipe.rates[max(fitting, key=len)] if fitting else 1.0
         parameter.requires_grad_(factor > 0)
         if factor > 0:

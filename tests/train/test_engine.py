@@ -199,6 +199,12 @@ def test_rates_follow_the_schedule() -> None:
     assert set_rate(optimizer, recipe, 0.1) == pytest.approx(1.0)
     assert set_rate(optimizer, recipe, 0.55) == pytest.approx(0.5)
     assert {round(group["lr"], 6) for group in optimizer.param_groups} == {0.05, 0.5}
+    parts = make_optimizer(replace(recipe, rates={"neck.": 0.5, "offset_conv": 5.0}), build_detector(VARIANTS["acwface_dcn"]))
+    tensors = {group["factor"]: 0 for group in parts.param_groups}
+    for group in parts.param_groups:
+        tensors[group["factor"]] += len(group["params"])
+    assert set(tensors) == {0.5, 1.0, 5.0}
+    assert tensors[5.0] == 2 * 23  # weight and bias of every deformable layer, the neck's two among them
     step = replace(recipe, schedule="step", milestones=(0.5, 0.75))
     assert [round(set_rate(optimizer, step, share), 6) for share in (0.2, 0.6, 0.8)] == [1.0, 0.1, 0.01]
 
