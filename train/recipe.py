@@ -46,7 +46,7 @@ class Optimizer(Struct, frozen=True, forbid_unknown_fields=True):
     name: Literal["adamw", "sgd"] = "adamw"
     rate: Positive = 1e-3
     rates: dict[str, Annotated[float, Meta(ge=0)]] = {}
-    """Factors of the rate for parts of the network: ``backbone`` fits parameters whose name begins so or has a part that begins so,
+    """Factors of the rate for parts of the network: ``backbone.`` fits parameters whose name begins so or has a part that begins so,
     ``offset_conv`` those of every deformable layer. The longest that fits counts; 0 freezes."""
     weight_decay: Annotated[float, Meta(ge=0)] = 1e-4
     """Not for biases and normalisation."""
