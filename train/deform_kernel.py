@@ -1,7 +1,8 @@
 """Deformable convolution for training on a CPU: mix, then sample in a small C++ kernel, compiled when it is first wanted.
 
-About ten times faster, forward and backward, than the same on torch's ``grid_sample``, and fifty times faster than torchvision's
-operator. Needs a C++ compiler; without one :func:`cpu_operator` answers with :func:`model.deform_conv.mix_then_sample`.
+A whole training step (8 crops of 352 px, one thread, ``python -m train bench``) takes 1.0 s, 1.8 s with
+:func:`model.deform_conv.mix_then_sample` and 9.6 s with torchvision's operator. Needs a C++ compiler; without one
+:func:`cpu_operator` answers with the standard form.
 """
 
 from __future__ import annotations
