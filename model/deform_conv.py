@@ -7,12 +7,17 @@ bilinear; what lies outside the image is zero; each sample is scaled by ``2 * si
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d, grid_sample
 from torchvision.ops import deform_conv2d
 
 TAPS = 9
+
+Operator = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""``(x, offset, mask, weight) -> output``: the deformable convolution, given what the layer has predicted."""
 
 
 class DeformConv2d(nn.Module):
@@ -26,6 +31,8 @@ class DeformConv2d(nn.Module):
         super().__init__()
         self.offset_limit: float | None = None
         """Pixels that offsets are clamped to, either way; ``None`` for no limit."""
+        self.training_operator: Operator | None = None
+        """Set by :meth:`model.detector.Detector.use_training_forms`: an equal form with a faster backward pass than torchvision's."""
         self.offset_conv = nn.Conv2d(in_channels, 2 * TAPS, 3, padding=1)
         self.modulator_conv = nn.Conv2d(in_channels, TAPS, 3, padding=1)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
@@ -35,8 +42,48 @@ class DeformConv2d(nn.Module):
             nn.init.zeros_(conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.training_operator is not None:
+            return self._training_forward(x, self.training_operator)
         offset = self.offset_conv(x)
         if self.offset_limit is not None:
             offset = offset.clamp(-self.offset_limit, self.offset_limit)
         mask = 2.0 * torch.sigmoid(self.modulator_conv(x))
         return deform_conv2d(x, offset, self.weight, padding=1, mask=mask)
+
+    def _training_forward(self, x: Tensor, operator: Operator) -> Tensor:
+        """The same with one convolution for offsets and modulator."""
+        convs = (self.offset_conv, self.modulator_conv)
+        predicted = conv2d(x, torch.cat([conv.weight for conv in convs]), torch.cat([conv.bias for conv in convs]), padding=1)
+        offset, modulator = predicted.split((2 * TAPS, TAPS), dim=1)
+        if self.offset_limit is not None:
+            offset = offset.clamp(-self.offset_limit, self.offset_limit)
+        return operator(x, offset, 2.0 * torch.sigmoid(modulator), self.weight)
+
+
+def mix_then_sample(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
+    """Deformable convolution on standard operators, on any device, differentiable in all arguments.
+
+    Sampling acts on space and the tap matrix on channels, so they commute: where the layer has fewer outputs than inputs, nine
+    1x1 convolutions come first and their outputs are sampled; elsewhere the inputs are.
+    """
+    batch, channels, height, width = x.shape
+    outputs = weight.shape[0]
+    if outputs < channels:
+        mixed = conv2d(x, weight.permute(2, 3, 0, 1).reshape(TAPS * outputs, channels, 1, 1)).reshape(batch * TAPS, outputs, height, width)
+        sampled = grid_sample(mixed, _grid(offset).flatten(0, 1), "bilinear", "zeros", align_corners=False)
+        return (sampled.unflatten(0, (batch, TAPS)) * mask.unsqueeze(2)).sum(1)
+    # One tall picture for each image: the taps one below the other.
+    sampled = grid_sample(x, _grid(offset).flatten(1, 2), "bilinear", "zeros", align_corners=False).unflatten(2, (TAPS, height))
+    return torch.einsum("nckhw,nkhw,ock->nohw", sampled, mask, weight.flatten(2))
+
+
+def _grid(offset: Tensor) -> Tensor:
+    """``(N, 18, H, W)`` offsets to ``(N, 9, H, W, 2)`` sampling points (x, y) in grid_sample's units: -1 and 1 are the image's borders."""
+    offset = offset.float() if offset.dtype.itemsize < 4 else offset  # half precision cannot tell places apart
+    height, width = offset.shape[2:]
+    tap = torch.arange(TAPS, device=offset.device, dtype=offset.dtype).view(TAPS, 1, 1)
+    rows = torch.arange(height, device=offset.device, dtype=offset.dtype).view(height, 1)
+    columns = torch.arange(width, device=offset.device, dtype=offset.dtype)
+    y = rows + tap.div(3, rounding_mode="floor") - 1 + offset[:, 0::2]
+    x = columns + tap % 3 - 1 + offset[:, 1::2]
+    return torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)

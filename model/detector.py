@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model.attention import EDAM
+from model.attention import EDAM, SpatialAttention
 from model.backbones import BACKBONES
 from model.config import ModelConfig
 from model.context import CONTEXTS
-from model.deform_conv import DeformConv2d
+from model.deform_conv import DeformConv2d, Operator, mix_then_sample
 from model.layers import LEAKY_SLOPE
 from model.necks import NECKS
 
@@ -61,6 +61,20 @@ class Detector(nn.Module):
         return RawOutputs(
             _gather(self.class_heads, features, 2), _gather(self.box_heads, features, 4), _gather(self.landmark_heads, features, 10)
         )
+
+    def use_training_forms(self, operator: Operator | None = mix_then_sample) -> None:
+        """Compute the same function (up to rounding) in forms whose backward pass is fast: several times on a CPU.
+
+        Not for export or cost accounting, which read the ordinary forms.
+
+        Args:
+            operator: of the deformable layers; ``None`` goes back to the ordinary forms everywhere.
+        """
+        for module in self.modules():
+            if isinstance(module, DeformConv2d):
+                module.training_operator = operator
+            elif isinstance(module, SpatialAttention):
+                module.by_fourier = operator is not None
 
 
 def _attention(config: ModelConfig, channels: int) -> nn.Module:

@@ -8,6 +8,8 @@ import numpy as np
 from msgspec import Struct
 
 LANDMARK_NAMES = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+MIRRORED = (1, 0, 2, 4, 3)
+"""Which landmark each of :data:`LANDMARK_NAMES` becomes in a mirror: left is as seen in the image."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,156 @@
+"""Anchors, targets and loss terms on cases that can be worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from model.anchors import make_anchors
+from model.config import VARIANTS
+from model.detector import RawOutputs
+from model.postprocess import decode_boxes, decode_landmarks
+from train.loss import Targets, detection_loss, distillation_loss, match, mean_answers, mirror_answers
+
+CONFIG = VARIANTS["retinaface"]
+ANCHORS = torch.tensor(make_anchors(64, 64, CONFIG.strides, CONFIG.min_sizes))
+NO_POINTS = torch.full((1, 5, 2), float("nan"))
+
+
+def _match(boxes: list[list[float]], smallest: float = 0.0, landmarks: torch.Tensor | None = None) -> Targets:
+    points = torch.full((len(boxes), 5, 2), float("nan")) if landmarks is None else landmarks
+    return match(torch.tensor(boxes, dtype=torch.float32).view(-1, 4), points, ANCHORS, CONFIG.variances, smallest)
+
+
+def test_a_face_as_an_anchor_is() -> None:
+    x, y, side, _ = ANCHORS[20].tolist()
+    targets = _match([[x - side / 2, y - side / 2, x + side / 2, y + side / 2]])
+    assert targets.labels[20] == 1
+    torch.testing.assert_close(targets.boxes[20], torch.zeros(4), rtol=0, atol=1e-5)
+
+
+def test_coding_is_the_inverse_of_decoding() -> None:
+    landmarks = torch.tensor([[[20.0, 22], [34, 21], [27, 30], [22, 38], [33, 37]]])
+    targets = _match([[13, 12, 41, 46]], landmarks=landmarks)
+    found = targets.labels == 1
+    assert found.any()
+    boxes = decode_boxes(targets.boxes[found].numpy(), ANCHORS[found].numpy(), CONFIG.variances)
+    np.testing.assert_allclose(boxes, np.tile([13, 12, 41, 46], (len(boxes), 1)), atol=1e-3)
+    points = decode_landmarks(targets.landmarks[found].numpy(), ANCHORS[found].numpy(), CONFIG.variances)
+    np.testing.assert_allclose(points, np.tile(landmarks.numpy(), (len(points), 1, 1)), atol=1e-3)
+
+
+def test_a_face_that_no_anchor_fits_gets_its_best_one() -> None:
+    assert (_match([[10, 10, 22, 17]]).labels == 1).sum() == 1  # IoU 0.33 at most
+    assert (_match([[10, 10, 14, 12]]).labels == 1).sum() == 0  # below 0.2: hopeless
+
+
+def test_two_faces_do_not_steal_from_each_other() -> None:
+    targets = _match([[8, 8, 24, 24], [9, 9, 25, 25]])
+    decoded = decode_boxes(targets.boxes[targets.labels == 1].numpy(), ANCHORS[targets.labels == 1].numpy(), CONFIG.variances)
+    assert {tuple(np.round(box).astype(int)) for box in decoded} == {(8, 8, 24, 24), (9, 9, 25, 25)}
+
+
+def test_small_faces_are_neither_faces_nor_background() -> None:
+    box = [[8.0, 8, 24, 24]]
+    taught, ignored = _match(box), _match(box, smallest=17)
+    assert (taught.labels == 1).any()
+    assert not (ignored.labels == 1).any()
+    assert (ignored.labels[taught.labels == 1] == -1).all()
+    assert (ignored.labels == 0).any()
+
+
+def test_no_face_is_all_background() -> None:
+    assert (_match([]).labels == 0).all()
+
+
+def _outputs(logits: torch.Tensor) -> RawOutputs:
+    count = logits.shape[1]
+    return RawOutputs(logits, torch.zeros(1, count, 4), torch.zeros(1, count, 10))
+
+
+def _targets(labels: list[int], box: float = 0.0, landmark: float = float("nan")) -> list[Targets]:
+    return [Targets(torch.tensor(labels), torch.full((len(labels), 4), box), torch.full((len(labels), 10), landmark))]
+
+
+def test_detection_loss_by_hand() -> None:
+    """One face and 20 background anchors, all undecided: the face and the 7 hardest count, each log 2."""
+    labels = [1] + [0] * 20
+    terms = detection_loss(_outputs(torch.zeros(1, 21, 2)), _targets(labels, box=0.5, landmark=3.0))
+    assert float(terms["class"]) == pytest.approx(8 * math.log(2))
+    assert float(terms["box"]) == pytest.approx(4 * 0.5 * 0.25)  # smooth L1 below 1: half the square
+    assert float(terms["landmark"]) == pytest.approx(10 * 2.5)  # above 1: less a half
+
+
+def test_the_hardest_background_counts() -> None:
+    logits = torch.zeros(1, 21, 2)
+    logits[0, 9] = torch.tensor([0.0, 5.0])  # sure of a face where there is none
+    terms = detection_loss(_outputs(logits), _targets([1] + [0] * 20))
+    assert float(terms["class"]) == pytest.approx(7 * math.log(2) + math.log(1 + math.exp(5)), rel=1e-5)
+
+
+def test_unknown_landmarks_and_ignored_anchors_count_nothing() -> None:
+    logits = torch.zeros(1, 3, 2, requires_grad=True)
+    outputs = RawOutputs(logits, torch.zeros(1, 3, 4, requires_grad=True), torch.zeros(1, 3, 10, requires_grad=True))
+    terms = detection_loss(outputs, _targets([1, -1, 0]))
+    assert terms["landmark"].item() == 0
+    sum(terms.values()).backward()
+    assert torch.isfinite(outputs.landmark_deltas.grad).all()
+    assert (logits.grad[0, 1] == 0).all()
+    assert (logits.grad[0, 0] != 0).all()
+
+
+def test_images_without_faces_give_a_finite_loss() -> None:
+    terms = detection_loss(_outputs(torch.zeros(1, 21, 2)), _targets([0] * 21))
+    assert all(math.isfinite(float(value)) for value in terms.values())
+    assert float(terms["class"]) > 0
+
+
+def test_distillation_loss_by_hand() -> None:
+    teacher = RawOutputs(torch.tensor([[[0.0, math.log(3)], [30.0, 0.0]]]), torch.full((1, 2, 4), 2.0), torch.full((1, 2, 10), 0.5))
+    student = RawOutputs(torch.tensor([[[0.0, 0.0], [30.0, 0.0]]]), torch.zeros(1, 2, 4), torch.zeros(1, 2, 10))
+    terms = distillation_loss(student, teacher, torch.ones(1))
+    # The teacher believes 3/4 of a face altogether, which is less than one: the divisor is 1.
+    assert float(terms["class"]) == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5), rel=1e-4)
+    assert float(terms["box"]) == pytest.approx(0.75 * 4 * 1.5, rel=1e-4)
+    assert float(terms["landmark"]) == pytest.approx(0.75 * 10 * 0.125, rel=1e-4)
+    assert float(distillation_loss(student, teacher, torch.tensor([0.5]))["class"]) == pytest.approx(float(terms["class"]) / 2)
+
+
+def test_a_perfect_student_has_nothing_to_learn() -> None:
+    torch.manual_seed(0)
+    outputs = RawOutputs(torch.randn(2, 30, 2), torch.randn(2, 30, 4), torch.randn(2, 30, 10))
+    assert sum(float(value) for value in distillation_loss(outputs, outputs, torch.ones(2)).values()) == pytest.approx(0, abs=1e-5)
+
+
+def test_mirrored_answers_find_the_same_faces() -> None:
+    """One anchor answers, not in the middle, of an image that is not square; put back, it decodes to the mirrored face."""
+    height, width = 64, 96
+    anchors = make_anchors(height, width, CONFIG.strides, CONFIG.min_sizes)
+    torch.manual_seed(0)
+    for anchor in (3, 170, len(anchors) - 1):  # of three levels
+        answers = RawOutputs(torch.zeros(1, len(anchors), 2), torch.zeros(1, len(anchors), 4), torch.zeros(1, len(anchors), 10))
+        answers.class_logits[0, anchor, 1] = 9
+        answers.box_deltas[0, anchor] = torch.randn(4)
+        answers.landmark_deltas[0, anchor] = torch.randn(10)
+        back = mirror_answers(answers, height, width, CONFIG.strides)
+        found = int(back.class_logits[0, :, 1].argmax())
+        before = decode_boxes(answers.box_deltas[0].numpy(), anchors, CONFIG.variances)[anchor]
+        after = decode_boxes(back.box_deltas[0].numpy(), anchors, CONFIG.variances)[found]
+        np.testing.assert_allclose(after, [width - before[2], before[1], width - before[0], before[3]], rtol=1e-4, atol=1e-3)
+        points = decode_landmarks(answers.landmark_deltas[0].numpy(), anchors, CONFIG.variances)[anchor]
+        mirrored = decode_landmarks(back.landmark_deltas[0].numpy(), anchors, CONFIG.variances)[found]
+        np.testing.assert_allclose(mirrored[[1, 0, 2, 4, 3]], points * [-1, 1] + [width, 0], rtol=1e-4, atol=1e-3)
+
+
+def test_mean_answers() -> None:
+    sure, unsure = (
+        RawOutputs(torch.tensor([[[0.0, logit]]]), torch.full((1, 1, 4), value), torch.full((1, 1, 10), value))
+        for logit, value in ((50.0, 1.0), (0.0, 3.0))
+    )
+    mean = mean_answers(sure, unsure)
+    assert mean.class_logits.softmax(-1)[0, 0, 1].item() == pytest.approx(0.75)
+    assert (mean.box_deltas == 2).all()
+    assert (mean.landmark_deltas == 2).all()

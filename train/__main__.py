@@ -1,0 +1,162 @@
+"""``python -m train``: make weights."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from model.checkpoint import Checkpoint, load_checkpoint
+from model.cli import run_command
+from model.config import VARIANTS
+from model.deform_conv import Operator
+from model.detector import Detector
+from model.errors import UserError
+from model.preprocess import InputSpec, load_image, prepare
+from runtime_bench.detect import torch_detector
+from runtime_bench.widerface import EVALUATION, WiderFace, average_precision, load_validation
+from train.augment import normalise
+from train.bench import bench, bench_loader, print_bench
+from train.deform_kernel import cpu_operator
+from train.engine import Evaluate, Trainer
+from train.fetch import fetch_widerface
+from train.loader import Batches
+from train.offsets import measure_offsets, print_offsets, without_offsets
+from train.recipe import Recipe, load_recipe
+from train.transfer import fit_context, transplant
+from train.widerface_data import load_labelled, load_unlabelled
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m train", description=__doc__.replace("``", ""))
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    data = commands.add_parser("data", help="fetch WIDER FACE (about 4 GB) into the layout that everything here reads")
+    data.add_argument("root", type=Path, help="the folder to fill; a fetch that was broken off goes on")
+
+    run = commands.add_parser("run", help="train by a recipe", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    run.add_argument("--config", type=Path, required=True, help="the recipe, a TOML file")
+    run.add_argument("--data", type=Path, required=True, help="a WIDER FACE root")
+    run.add_argument("--people", type=Path, help="a folder of photographs without labels, for distillation")
+    run.add_argument("--init", type=Path, help="a checkpoint of any poorer variant to start from")
+    run.add_argument("--teacher", type=Path, help="a checkpoint to learn from")
+    run.add_argument("--out", type=Path, default=Path("build/train"), help="folder of the run")
+    run.add_argument("--resume", action="store_true", help="go on from the state in --out")
+    run.add_argument("--list", type=Path, help="validation images to judge by, one name a line (default: all that there are)")
+    run.add_argument("--no-eval", action="store_true", help="do not judge: the last weights are the best")
+    run.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the step")
+    run.add_argument("--workers", type=int, default=1, help="processes that prepare batches")
+    run.add_argument("--device", default="cpu", help="cpu or cuda")
+
+    speed = commands.add_parser("bench", help="step time, torchvision's deformable convolution against the training forms")
+    speed.add_argument("--variant", choices=list(VARIANTS), default="acwface_dcn", help="(default: %(default)s)")
+    speed.add_argument("--images", type=int, default=8, help="in a batch (default: %(default)s)")
+    speed.add_argument("--size", type=int, default=352, help="side of the crops, pixels (default: %(default)s)")
+    speed.add_argument("--repeats", type=int, default=5, help="timed steps of the fast forms (default: %(default)s)")
+    speed.add_argument("--threads", type=int, default=torch.get_num_threads(), help="(default: %(default)s)")
+    speed.add_argument("--device", default="cpu", help="(default: %(default)s)")
+
+    offsets = commands.add_parser("offsets", help="how a deformable checkpoint uses its offsets, and its AP with and without them")
+    offsets.add_argument("checkpoint", type=Path, help="a checkpoint with deformable layers")
+    offsets.add_argument("--data", type=Path, required=True, help="a WIDER FACE root")
+    offsets.add_argument("--list", type=Path, help="validation images, one name a line (default: all that there are)")
+    offsets.add_argument("--limit", type=int, help="the first so many of them (default: all)")
+    offsets.add_argument("--threads", type=int, default=torch.get_num_threads(), help="(default: %(default)s)")
+
+    args = parser.parse_args()
+    if args.command == "data":
+        fetch_widerface(args.root)
+        return
+    if args.threads < 1:
+        raise UserError(f"--threads {args.threads}: at least 1 is needed")
+    torch.set_num_threads(args.threads)
+    if args.command == "bench":
+        if min(args.images, args.size - 31, args.repeats) < 1:
+            raise UserError("--images and --repeats must be at least 1, --size at least 32")
+        rows = bench(args.variant, args.images, args.size, args.repeats, args.device)
+        print_bench(rows, bench_loader(args.variant, args.images, args.size, args.repeats))
+    elif args.command == "offsets":
+        _offsets(args)
+    else:
+        _run(args)
+
+
+def _run(args: argparse.Namespace) -> None:
+    recipe = load_recipe(args.config)
+    device = _join_processes(args.device)
+    if (args.out / "state.pt").exists() and not args.resume:
+        raise UserError(f"{args.out} holds an unfinished run; pass --resume to go on with it or another --out")
+    teacher = None if args.teacher is None else load_checkpoint(args.teacher).detector
+    evaluate = None if args.no_eval else make_evaluate(load_validation(args.data, args.list))
+    labelled = load_labelled(args.data, recipe.data.longest_side, recipe.data.in_memory)
+    unlabelled = load_unlabelled(args.people, recipe.data.longest_side, recipe.data.in_memory) if args.people and teacher else []
+    batches = Batches(recipe, labelled, unlabelled)
+    torch.manual_seed(recipe.seed)
+    detector, source = _start(recipe, args.init, batches)
+    trainer = Trainer(recipe, detector, teacher, batches, args.out, source, evaluate, args.workers, device)
+    if args.resume:
+        trainer.resume()
+    trainer.run()
+    if trainer.world > 1:
+        torch.distributed.destroy_process_group()
+
+
+def _join_processes(device: str) -> str:
+    """Join the others where torchrun has started several; the device of this one."""
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"--device {device}: torch sees no GPU; pass --device cpu")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        torch.distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device
+    return device
+
+
+def _start(recipe: Recipe, init: Path | None, batches: Batches) -> tuple[Detector, str]:
+    if init is None:
+        return Detector(recipe.config), f"random initialisation, seed {recipe.seed}"
+    checkpoint = load_checkpoint(init)
+    detector = transplant(checkpoint.detector, recipe.config)
+    if checkpoint.detector.config.context != recipe.config.context:
+        # Batches below step 0 are of the training kind, but none that training will see.
+        images = [normalise(batches[-step].pixels, recipe.config) for step in range(1, 9)]
+        explained = fit_context(checkpoint.detector, detector, images)
+        print("context fitted; explained share of the heads' answers: " + ", ".join(f"{share:.4f}" for share in explained))
+    return detector, f"started from {init.name} ({checkpoint.source})"
+
+
+def _offsets(args: argparse.Namespace) -> None:
+    checkpoint = load_checkpoint(args.checkpoint)
+    validation = load_validation(args.data, args.list, args.limit)
+    spec = InputSpec(mean=checkpoint.detector.config.mean, colour_order=checkpoint.detector.config.colour_order)
+    # Every tenth photograph says enough about a distribution.
+    names = list(validation.faces)[::10]
+    print_offsets(
+        measure_offsets(
+            checkpoint.detector, (torch.from_numpy(prepare(load_image(validation.images / name), spec).tensor) for name in names)
+        )
+    )
+    for words, operator in (("as trained", cpu_operator()), ("offsets 0", without_offsets)):
+        precision = make_evaluate(validation, operator)(checkpoint)
+        print(f"AP {words:11}" + "  ".join(f"{name} {value:.2f}" for name, value in precision.items()))
+
+
+def make_evaluate(validation: WiderFace, operator: Operator | None = None) -> Evaluate:
+    """AP by subset, at original scale, with everything that the published evaluation keeps; ``operator`` as in ``use_training_forms``."""
+
+    def evaluate(checkpoint: Checkpoint) -> Mapping[str, float]:
+        checkpoint.detector.use_training_forms(operator or cpu_operator())  # the same function, faster
+        detector = torch_detector(checkpoint, None)
+        names = tqdm(validation.faces, desc="evaluating", disable=None, leave=False)
+        found = [detector.detect(load_image(validation.images / name), EVALUATION)[0] for name in names]
+        return average_precision(list(validation.faces.values()), found)
+
+    return evaluate
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,150 @@
+"""Losses: RetinaFace's multi-task loss on labelled faces, and distillation from another network on any photograph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, kl_div, log_softmax, smooth_l1_loss
+from torchvision.ops import box_iou
+
+from model.detector import RawOutputs
+from model.postprocess import MIRRORED
+
+MATCH_IOU = 0.35
+"""An anchor that overlaps a face by so much is to find it."""
+BEST_IOU = 0.2
+"""Each face's best anchor is to find it too, from this overlap on."""
+NEGATIVES = 7
+"""Background anchors for each positive one, the hardest first."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the anchors of one image should answer."""
+
+    labels: Tensor
+    """``(A,)`` int64: 1 face, 0 background, -1 not to be taught."""
+    boxes: Tensor
+    """``(A, 4)`` coded; meaningful where the label is 1."""
+    landmarks: Tensor
+    """``(A, 10)`` coded; NaN where unknown."""
+
+    def to(self, device: torch.device) -> Targets:
+        return Targets(self.labels.to(device), self.boxes.to(device), self.landmarks.to(device))
+
+
+def match(boxes: Tensor, landmarks: Tensor, anchors: Tensor, variances: tuple[float, float], smallest: float) -> Targets:
+    """Assign faces to anchors (SSD, Liu et al. 2016, section 2.2, with RetinaFace's thresholds).
+
+    Args:
+        boxes, landmarks: ``(F, 4)`` xyxy and ``(F, 5, 2)`` in the input's pixels.
+        anchors: ``(A, 4)``, see :func:`model.anchors.make_anchors`.
+        variances: of the box coding.
+        smallest: faces with a side below this many pixels are neither to be found nor taught as background.
+    """
+    count = len(anchors)
+    labels = torch.zeros(count, dtype=torch.int64)
+    if not len(boxes):
+        return Targets(labels, torch.zeros(count, 4), torch.full((count, 10), float("nan")))
+    corners = torch.cat([anchors[:, :2] - anchors[:, 2:] / 2, anchors[:, :2] + anchors[:, 2:] / 2], dim=1)
+    overlaps = box_iou(boxes, corners)
+    small = (boxes[:, 2:] - boxes[:, :2]).amin(dim=1) < smallest
+    best_overlap, face = overlaps.max(dim=0)
+    # A face's best anchor is its own, whatever other face overlaps it more.
+    own_overlap, own_anchor = overlaps.max(dim=1)
+    for index in range(len(boxes)):
+        if own_overlap[index] >= BEST_IOU:
+            best_overlap[own_anchor[index]] = 2.0
+            face[own_anchor[index]] = index
+    labels[best_overlap >= MATCH_IOU] = 1
+    labels[(labels == 1) & small[face]] = -1
+    if small.any():  # and anchors that look mostly at a small face
+        labels[(labels == 0) & (overlaps[small].amax(dim=0) >= BEST_IOU)] = -1
+
+    matched = boxes[face]
+    centres = ((matched[:, :2] + matched[:, 2:]) / 2 - anchors[:, :2]) / (variances[0] * anchors[:, 2:])
+    sizes = ((matched[:, 2:] - matched[:, :2]) / anchors[:, 2:]).clamp(min=1e-6).log() / variances[1]
+    points = (landmarks[face] - anchors[:, None, :2]) / (variances[0] * anchors[:, None, 2:])
+    return Targets(labels, torch.cat([centres, sizes], dim=1), points.flatten(1))
+
+
+def detection_loss(outputs: RawOutputs, targets: Sequence[Targets]) -> dict[str, Tensor]:
+    """RetinaFace's loss (Deng et al. 2020, section 3.1) before its weights: ``class``, ``box`` and ``landmark``, for each positive anchor.
+
+    Args:
+        outputs: of the ``N`` images of ``targets``.
+    """
+    labels, boxes, landmarks = (torch.stack([getattr(target, field) for target in targets]) for field in ("labels", "boxes", "landmarks"))
+    positive = labels == 1
+    total = positive.sum().clamp(min=1)
+
+    entropy = cross_entropy(outputs.class_logits.flatten(0, 1), labels.flatten().clamp(min=0), reduction="none").view_as(labels)
+    hardness = entropy.detach().masked_fill(labels != 0, -1.0)
+    # Rank of each background anchor of an image, the hardest first.
+    rank = hardness.argsort(dim=1, descending=True).argsort(dim=1)
+    negative = (labels == 0) & (rank < NEGATIVES * positive.sum(dim=1, keepdim=True).clamp(min=1))
+    known = positive & landmarks.isfinite().all(dim=2)
+    return {
+        "class": (entropy * (positive | negative)).sum() / total,
+        "box": smooth_l1_loss(outputs.box_deltas[positive], boxes[positive], reduction="sum") / total,
+        "landmark": smooth_l1_loss(outputs.landmark_deltas[known], landmarks[known], reduction="sum") / known.sum().clamp(min=1),
+    }
+
+
+def mirror_answers(answers: RawOutputs, height: int, width: int, strides: Sequence[int]) -> RawOutputs:
+    """Answers to a mirrored image, put back: what the network would say of the image itself if it were indifferent to mirrors.
+
+    Args:
+        answers: for ``N`` images.
+        height, width: of the images; width a multiple of every stride, so that cells fall on cells.
+        strides: of the levels.
+    """
+    anchors = answers.class_logits.shape[1]
+    cells = [(-(-height // stride), -(-width // stride)) for stride in strides]
+    per_cell = anchors // sum(rows * columns for rows, columns in cells)
+    order, start = [], 0
+    for rows, columns in cells:
+        count = rows * columns * per_cell
+        order.append(torch.arange(start, start + count).view(rows, columns, per_cell).flip(1).flatten())
+        start += count
+    logits, boxes, landmarks = (value[:, torch.cat(order).to(value.device)] for value in answers)
+    boxes = boxes * boxes.new_tensor([-1, 1, 1, 1])
+    landmarks = landmarks.unflatten(2, (5, 2))[:, :, MIRRORED] * landmarks.new_tensor([-1, 1])
+    return RawOutputs(logits, boxes, landmarks.flatten(2))
+
+
+def mean_answers(first: RawOutputs, second: RawOutputs) -> RawOutputs:
+    """Of two views of the same images: mean probabilities (as logits) and mean codes."""
+    probability = (first.class_logits.softmax(-1) + second.class_logits.softmax(-1)) / 2
+    return RawOutputs(
+        probability.clamp(min=1e-9).log(), (first.box_deltas + second.box_deltas) / 2, (first.landmark_deltas + second.landmark_deltas) / 2
+    )
+
+
+def distillation_loss(student: RawOutputs, teacher: RawOutputs, class_weights: Tensor) -> dict[str, Tensor]:
+    """How far the student's answers are from the teacher's at every anchor, for each face anchor that the teacher sees.
+
+    ``class`` is the divergence of the two distributions; boxes and landmarks count as much as the teacher believes in the face, so no
+    threshold is needed. Both networks have the same anchors.
+
+    Args:
+        student, teacher: answers to the same ``N`` images.
+        class_weights: ``(N,)`` weight of each image in ``class``: labels know better than a teacher what is a face, but they know
+            nothing of landmarks.
+    """
+    target = log_softmax(teacher.class_logits, dim=-1)
+    belief = target[..., 1].exp()
+    total = belief.sum().clamp(min=1)
+
+    def coded(mine: Tensor, theirs: Tensor) -> Tensor:
+        return (smooth_l1_loss(mine, theirs, reduction="none").sum(-1) * belief).sum() / total
+
+    divergence = kl_div(log_softmax(student.class_logits, dim=-1), target, reduction="none", log_target=True).sum((1, 2))
+    return {
+        "class": (divergence * class_weights).sum() / total,
+        "box": coded(student.box_deltas, teacher.box_deltas),
+        "landmark": coded(student.landmark_deltas, teacher.landmark_deltas),
+    }

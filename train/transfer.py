@@ -1,0 +1,239 @@
+"""Transplanting: what a poorer variant knows becomes the starting point of a richer one.
+
+Three steps, each optional after the first:
+
+1. :func:`transplant` moves weights so that the function is kept as far as the architectures allow. A fresh deformable layer (offsets 0,
+   mask 1) is the ordinary convolution; a fresh EDAM multiplies by a constant and a fresh WFPN halves the sum, which the next
+   convolutions take back; the branches of SSH become those of SCM, whose fusion starts as the identity.
+2. :func:`fit_context` fits by least squares what does not fit: SSH's first branch has 32 channels, SCM's has 16.
+3. Training, with the source network as the teacher.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from model.attention import EDAM
+from model.config import ModelConfig
+from model.context import SCM, SSH
+from model.deform_conv import DeformConv2d
+from model.detector import Detector
+from model.errors import UserError
+
+EDAM_GAIN = 1 + 0.5 / (1 + math.exp(-1))
+"""What an EDAM whose convolutions are zero multiplies by: ``1 + sigmoid(1) * sigmoid(0)``."""
+_RIDGE = 1e-3
+"""Weight of the least-squares penalty, relative to the features' mean variance."""
+
+
+def transplant(source: Detector, config: ModelConfig) -> Detector:
+    """A network of ``config`` that starts from what ``source`` computes.
+
+    The same function, up to rounding, where ``config`` only adds EDAM, WFPN, deformable layers or an offset limit. From SSH to SCM half
+    the channels of the first branch, those that the heads listen to most, are kept. From SCM with one fusion to SCM with the other,
+    the fusion starts as the identity.
+
+    Raises:
+        UserError: the two read other inputs or code boxes differently, or ``source`` has parts that ``config`` lacks.
+    """
+    old = source.config
+    for field in ("backbone", "channels", "strides", "min_sizes", "variances", "mean", "colour_order"):
+        if getattr(old, field) != getattr(config, field):
+            raise UserError(
+                f"cannot start {config.variant} from {old.variant}: {field} is {getattr(old, field)}, not {getattr(config, field)}"
+            )
+    if (
+        (old.neck, config.neck) == ("wfpn", "fpn")
+        or (old.context, config.context) == ("scm", "ssh")
+        or (old.attention, config.attention) == ("edam", "none")
+    ):
+        raise UserError(f"cannot start {config.variant} from {old.variant}, which is the richer network; start from a poorer one")
+    if set(old.deform) - set(config.deform):
+        raise UserError(f"cannot start {config.variant} from {old.variant}, whose deformable layers it lacks; start from a poorer one")
+
+    target = Detector(config)
+    with torch.no_grad():
+        for module in target.modules():
+            if isinstance(module, EDAM):
+                _silence(module)
+        _copy_state(source, target)
+        if old.neck == "fpn" and config.neck == "wfpn":
+            for alpha in target.neck.alphas:  # alpha = 1/2 everywhere, so the merge sees half the sum
+                _silence(alpha)
+            for merge in target.neck.merges:
+                merge[0].weight.mul_(2)
+        if old.context != config.context:
+            for level, (ssh, scm) in enumerate(zip(source.context, target.context, strict=True)):
+                _ssh_to_scm(ssh, scm, target, level, _importance(source, level))
+        elif old.context_fusion != config.context_fusion:
+            for scm in target.context:
+                _identity_fusion(scm)
+        if old.attention == "none" and config.attention == "edam":
+            _undo_gain(target)
+    return target.eval()
+
+
+def _copy_state(source: Detector, target: Detector) -> None:
+    """Copy every tensor that both have under the same name, or under the name that a layer has when it becomes deformable."""
+    own = target.state_dict()
+    taken = {}
+    for name, tensor in source.state_dict().items():
+        if name in own and own[name].shape == tensor.shape:
+            taken[name] = tensor
+    target.load_state_dict(own | taken)
+
+
+def _silence(module: nn.Module) -> None:
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+
+
+def _identity_fusion(scm: SCM) -> None:
+    conv, norm = scm.fusion[0], scm.fusion[1]
+    nn.init.zeros_(conv.weight)
+    for channel in range(conv.out_channels):
+        conv.weight[channel, 0 if conv.groups > 1 else channel, 1, 1] = 1
+    _identity_norm(norm)
+
+
+def _identity_norm(norm: nn.BatchNorm2d) -> None:
+    norm.reset_running_stats()
+    norm.running_var.fill_(1 - norm.eps)
+    nn.init.ones_(norm.weight)
+    nn.init.zeros_(norm.bias)
+
+
+def _importance(source: Detector, level: int) -> Tensor:
+    """How much the heads listen to each channel of a context module's first branch: head weights times the channel's spread."""
+    heads = (source.class_heads[level], source.box_heads[level], source.landmark_heads[level])
+    norm = source.context[level].branch1[1]
+    loudness = sum(head.weight.flatten(1).square().mean(0) for head in heads)[: norm.num_features]
+    return loudness * norm.weight.square()
+
+
+def _ssh_to_scm(ssh: SSH, scm: SCM, target: Detector, level: int, importance: Tensor) -> None:
+    quarter = scm.branch1[1].num_features
+    chosen = importance.argsort(descending=True)[:quarter].sort().values
+    for name, tensor in ssh.branch1.state_dict().items():
+        scm.branch1.state_dict()[name].copy_(tensor[chosen] if tensor.dim() else tensor)
+    # branch2 and branch3 have kept their names and shapes; hidden4 and branch4 pass hidden3 on, and no head listens yet.
+    for part in (scm.hidden4, scm.branch4):
+        weight = part[0].weight
+        nn.init.kaiming_normal_(weight, a=1)
+        weight.mul_(0.1)
+        for channel in range(quarter):
+            weight[channel, channel, 1, 1] += 1
+        _identity_norm(part[1])
+    _identity_fusion(scm)
+    # Channels of SSH: 32 + 16 + 16. Of SCM: 16 of those 32, 16, 16, and 16 new ones.
+    half = ssh.branch1[1].num_features
+    inherited = torch.cat([chosen, torch.arange(half, half + 2 * quarter)])
+    for heads in (target.class_heads, target.box_heads, target.landmark_heads):
+        weight = heads[level].weight
+        kept = weight[:, inherited].clone()
+        weight.zero_()
+        weight[:, : len(inherited)] = kept
+
+
+def _undo_gain(target: Detector) -> None:
+    """Divide what reads an EDAM's output by the constant that a silent EDAM multiplies by."""
+    for lateral in target.neck.laterals:
+        lateral[0].weight.div_(EDAM_GAIN)
+    for context in target.context:
+        for part in (context.branch1, context.hidden2):
+            part[0].weight.div_(EDAM_GAIN)
+            if isinstance(part[0], DeformConv2d):
+                part[0].offset_conv.weight.div_(EDAM_GAIN)
+                part[0].modulator_conv.weight.div_(EDAM_GAIN)
+    for heads in (target.class_heads, target.box_heads, target.landmark_heads):
+        for head in heads:
+            head.weight.div_(EDAM_GAIN)
+
+
+@torch.no_grad()
+def fit_context(source: Detector, target: Detector, images: Iterable[Tensor]) -> list[float]:
+    """Least squares for what SCM cannot take over from SSH: level by level, SCM's fourth branch learns to predict the channels of SSH's
+    first branch that were dropped, then the heads are fitted anew to what the source's heads answer.
+
+    Args:
+        source: with SSH; its neck computes what the target's does (up to EDAM's gain).
+        target: fresh from :func:`transplant`, changed in place.
+        images: a few batches ``(N, 3, H, W)``, normalised; photographs of the kind to be trained on.
+
+    Returns:
+        For each level, the share of the variance of the source's answers that the fitted heads explain.
+    """
+    batches = list(images)
+    source.eval()
+    target.eval()
+    explained = []
+    for level in range(len(target.config.strides)):
+        scm, ssh = target.context[level], source.context[level]
+        inputs = [_context_input(source, image, level) for image in batches]
+        gain = EDAM_GAIN if target.config.attention == "edam" else 1.0
+        chosen = _importance(source, level).argsort(descending=True)[: scm.branch1[1].num_features]
+        dropped = torch.ones(ssh.branch1[1].num_features, dtype=torch.bool)
+        dropped[chosen] = False
+        weight, bias, _ = _ridge(
+            [(_patches(scm.hidden4(scm.hidden3(scm.hidden2(x * gain)))), _rows(ssh.branch1(x)[:, dropped])) for x in inputs]
+        )
+        conv, norm = scm.branch4[0], scm.branch4[1]
+        conv.weight.copy_(weight.T.reshape(conv.weight.shape))
+        _identity_norm(norm)
+        norm.bias.copy_(bias)
+        features = [(_rows(target.context_attention[level](scm(x * gain))), ssh(x)) for x in inputs]
+        heads = [(getattr(source, kind)[level], getattr(target, kind)[level]) for kind in ("class_heads", "box_heads", "landmark_heads")]
+        answers = [(own, torch.cat([_rows(old(theirs)) for old, _ in heads], dim=1)) for own, theirs in features]
+        # Faces are rare: cells that the source takes for one count as much as all others together.
+        importance = [_faceness(row) for _, row in answers]
+        weight, bias, share = _ridge(answers, importance)
+        start = 0
+        for _, head in heads:
+            stop = start + head.out_channels
+            head.weight.copy_(weight[:, start:stop].T[..., None, None])
+            head.bias.copy_(bias[start:stop])
+            start = stop
+        explained.append(share)
+    return explained
+
+
+def _context_input(source: Detector, image: Tensor, level: int) -> Tensor:
+    features = [attend(feature) for attend, feature in zip(source.backbone_attention, source.backbone(image), strict=True)]
+    return source.neck_attention[level](source.neck(features)[level])
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _patches(x: Tensor) -> Tensor:
+    """``(N, C, H, W)`` to ``(N * H * W, C * 9)``: what a 3x3 convolution sees."""
+    return nn.functional.unfold(x, 3, padding=1).transpose(1, 2).flatten(0, 1)
+
+
+def _faceness(answers: Tensor) -> Tensor:
+    """Weight of each row, from the two anchors' logits in its first four columns."""
+    logits = answers[:, :4].unflatten(1, (2, 2))
+    return logits.softmax(-1)[..., 1].amax(1)
+
+
+def _ridge(pairs: Sequence[tuple[Tensor, Tensor]], faceness: Sequence[Tensor] | None = None) -> tuple[Tensor, Tensor, float]:
+    """Weights ``(I, O)``, intercept ``(O,)`` and explained share of ``outputs ~ inputs @ weights + intercept`` over all batches."""
+    inputs, outputs = (torch.cat([pair[side] for pair in pairs]).double() for side in (0, 1))
+    scale = torch.ones(len(inputs), dtype=torch.float64)
+    if faceness is not None:
+        faces = torch.cat(list(faceness)).double()
+        scale += faces * (len(faces) / faces.sum().clamp(min=1.0))
+    scale /= scale.sum()
+    centre_in, centre_out = scale @ inputs, scale @ outputs
+    inputs, outputs = inputs - centre_in, outputs - centre_out
+    gram = (inputs * scale[:, None]).T @ inputs
+    gram.diagonal().add_(_RIDGE * gram.diagonal().mean())
+    weights = torch.linalg.solve(gram, (inputs * scale[:, None]).T @ outputs)
+    error = scale @ (outputs - inputs @ weights).square()
+    share = 1 - float(error.sum() / (scale @ outputs.square()).sum().clamp(min=1e-12))
+    return weights.float(), (centre_out - centre_in @ weights).float(), share
