@@ -14,6 +14,8 @@
 #   THREADS=1             of the latency measurement
 #   OUT=build             where results go
 #   PHOTOS="a.jpg b.jpg"  photographs for make detect (default: a portrait that is at hand)
+#   TEACHER=FILE          weights that training starts and learns from (default: the public RetinaFace file beside the project)
+#   PEOPLE=DIR            photographs without labels for training (default: those beside the project)
 #   PYTHON=python3.12     interpreter that .venv is made with (default: the first suitable one found)
 
 SHELL := /bin/bash
@@ -34,6 +36,8 @@ LIMIT ?=
 THREADS ?= 1
 OUT ?= build
 PHOTOS ?=
+PEOPLE ?= $(wildcard $(DATA)/people)
+TEACHER ?= $(PUBLIC_RETINAFACE)
 
 PY := .venv/bin/python
 SPACE := $(subst ,, )
@@ -44,7 +48,7 @@ CHECKPOINT_FILE := $(if $(wildcard $(ESCAPED)),$(ESCAPED))
 ROUTE := $(if $(findstring _dcn,$(VARIANT)),$(DCN),none)
 ONNX_ARTIFACTS := $(foreach size,$(SIZE),$(OUT)/artifacts/$(VARIANT)-$(ROUTE)-fp32-$(size)-onnx)
 
-.PHONY: help all setup test test-accuracy lint summary export-onnx bench-onnx detect lock clean FORCE
+.PHONY: help all setup test test-accuracy lint summary export-onnx bench-onnx detect data train-shipped bench-train lock clean FORCE
 
 help: ## list the targets
 	@sed -n '/^#/!q;s/^# \{0,1\}//p;s/^#$$//p' Makefile
@@ -99,6 +103,22 @@ bench-onnx: export-onnx ## size, latency, memory, AP and its drop, of those arti
 
 detect: export-onnx ## faces of PHOTOS, drawn, by the first of those artifacts
 	$(PY) -m runtime_bench detect $(firstword $(ONNX_ARTIFACTS)) $(PHOTOS) --out "$(OUT)/detect"
+
+data: .venv/.ready ## fetch WIDER FACE (about 4 GB) into WIDER
+	$(PY) -m train data "$(or $(WIDER),$(OUT)/widerface)"
+
+# A recipe each. Stopped at any moment, the next call goes on from the last state.
+train-shipped: .venv/.ready ## train the weights that the project ships: acwface_dcn and acwface (about 45 minutes each on two cores)
+	@if [ -z "$(WIDER)" ] || [ -z "$(TEACHER)" ]; then echo "error: WIDER=ROOT and TEACHER=FILE (the public RetinaFace weights) are needed" >&2; exit 2; fi
+	for variant in acwface_dcn acwface; do \
+	  run="$(OUT)/train/$$variant"; \
+	  $(PY) -m train run --config train/recipes/$$variant.toml --data "$(WIDER)" $(if $(LIST),--list "$(LIST)") $(if $(PEOPLE),--people "$(PEOPLE)") \
+	    --init "$(TEACHER)" --teacher "$(TEACHER)" --out "$$run" $$([ -e "$$run/state.pt" ] && echo --resume); \
+	  echo "$$run/last.safetensors: copy it to model/weights/$$variant.safetensors to ship it"; \
+	done
+
+bench-train: .venv/.ready ## step time of training: torchvision's deformable convolution against ours
+	$(PY) -m train bench
 
 lock: ## resolve the packages of pyproject.toml again (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.12 --no-header --no-annotate --quiet --output-file requirements.lock

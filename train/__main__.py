@@ -8,18 +8,19 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import torch
-from tqdm import tqdm
 
 from model.checkpoint import Checkpoint, load_checkpoint
-from model.cli import run_command
+from model.cli import Parser, run_command
 from model.config import VARIANTS
 from model.deform_conv import Operator
 from model.detector import Detector
 from model.errors import UserError
 from model.preprocess import InputSpec, load_image, prepare
 from runtime_bench.detect import torch_detector
-from runtime_bench.widerface import EVALUATION, WiderFace, average_precision, load_validation
+from runtime_bench.evaluate import evaluate as evaluate_detector
+from runtime_bench.widerface import WiderFace, load_validation
 from train.augment import normalise
 from train.bench import bench, bench_loader, print_bench
 from train.deform_kernel import cpu_operator
@@ -33,25 +34,29 @@ from train.widerface_data import load_labelled, load_unlabelled
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m train", description=__doc__.replace("``", ""))
+    parser = Parser(prog="python -m train", description=__doc__.replace("``", ""))
     commands = parser.add_subparsers(dest="command", required=True)
 
     data = commands.add_parser("data", help="fetch WIDER FACE (about 4 GB) into the layout that everything here reads")
     data.add_argument("root", type=Path, help="the folder to fill; a fetch that was broken off goes on")
 
-    run = commands.add_parser("run", help="train by a recipe", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    run = commands.add_parser(
+        "run",
+        help="train by a recipe",
+        epilog="example: python -m train run --config train/recipes/acwface_dcn.toml --data WIDER --init teacher.pth --teacher teacher.pth",
+    )
     run.add_argument("--config", type=Path, required=True, help="the recipe, a TOML file")
     run.add_argument("--data", type=Path, required=True, help="a WIDER FACE root")
     run.add_argument("--people", type=Path, help="a folder of photographs without labels, for distillation")
     run.add_argument("--init", type=Path, help="a checkpoint of any poorer variant to start from")
     run.add_argument("--teacher", type=Path, help="a checkpoint to learn from")
-    run.add_argument("--out", type=Path, default=Path("build/train"), help="folder of the run")
+    run.add_argument("--out", type=Path, default=Path("build/train"), help="folder of the run (default: %(default)s)")
     run.add_argument("--resume", action="store_true", help="go on from the state in --out")
-    run.add_argument("--list", type=Path, help="validation images to judge by, one name a line (default: all that there are)")
+    run.add_argument("--list", type=Path, help="validation images to judge by, one name a line (default: the validation set)")
     run.add_argument("--no-eval", action="store_true", help="do not judge: the last weights are the best")
-    run.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the step")
-    run.add_argument("--workers", type=int, default=1, help="processes that prepare batches")
-    run.add_argument("--device", default="cpu", help="cpu or cuda")
+    run.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the step (default: %(default)s)")
+    run.add_argument("--workers", type=int, default=1, help="processes that prepare batches (default: %(default)s)")
+    run.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
 
     speed = commands.add_parser("bench", help="step time, torchvision's deformable convolution against the training forms")
     speed.add_argument("--variant", choices=list(VARIANTS), default="acwface_dcn", help="(default: %(default)s)")
@@ -64,7 +69,7 @@ def main() -> None:
     offsets = commands.add_parser("offsets", help="how a deformable checkpoint uses its offsets, and its AP with and without them")
     offsets.add_argument("checkpoint", type=Path, help="a checkpoint with deformable layers")
     offsets.add_argument("--data", type=Path, required=True, help="a WIDER FACE root")
-    offsets.add_argument("--list", type=Path, help="validation images, one name a line (default: all that there are)")
+    offsets.add_argument("--list", type=Path, help="validation images, one name a line (default: the validation set)")
     offsets.add_argument("--limit", type=int, help="the first so many of them (default: all)")
     offsets.add_argument("--threads", type=int, default=torch.get_num_threads(), help="(default: %(default)s)")
 
@@ -150,10 +155,8 @@ def make_evaluate(validation: WiderFace, operator: Operator | None = None) -> Ev
 
     def evaluate(checkpoint: Checkpoint) -> Mapping[str, float]:
         checkpoint.detector.use_training_forms(operator or cpu_operator())  # the same function, faster
-        detector = torch_detector(checkpoint, None)
-        names = tqdm(validation.faces, desc="evaluating", disable=None, leave=False)
-        found = [detector.detect(load_image(validation.images / name), EVALUATION)[0] for name in names]
-        return average_precision(list(validation.faces.values()), found)
+        ap = evaluate_detector(torch_detector(checkpoint, None), validation, "evaluating").ap
+        return {subset: value for subset, value in msgspec.structs.asdict(ap).items() if value is not None}
 
     return evaluate
 

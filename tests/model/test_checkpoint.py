@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from model.checkpoint import _public_names, load_checkpoint, save_checkpoint
+from model.checkpoint import _public_names, default_checkpoint, load_checkpoint, save_checkpoint
 from model.config import VARIANTS
 from model.detector import Detector
 from model.errors import UserError
@@ -177,6 +177,12 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
         save_checkpoint(fresh("retinaface", seed=1), path, "new")
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["c.safetensors"]
+
+
+def test_default_weights_say_what_they_are():
+    assert default_checkpoint("retinaface_wfpn").source == "untrained: random weights, seed 0"  # none are shipped
+    with pytest.raises(UserError, match="unknown variant 'yolo'"):
+        default_checkpoint("yolo")
 
 
 def test_convert_command(cli, public_weights, tmp_path):
