@@ -5,7 +5,7 @@
 #   make help    everything else
 #
 # Variables, each with a default that works on a fresh clone:
-#   VARIANT=retinaface    network (python -m model summary lists them)
+#   VARIANT=retinaface    network (make summary lists them; default: acwface_dcn where the public RetinaFace weights are not at hand)
 #   CHECKPOINT=FILE       weights (default: the public RetinaFace file beside the project, else what the project ships)
 #   DCN=native            route of the deformable convolutions
 #   SIZE="640 dynamic"    input sizes, one artifact each: 640, 480x640 (height x width), dynamic
@@ -26,7 +26,8 @@ SHELL := /bin/bash
 DATA := ../shared/data
 PUBLIC_RETINAFACE := $(wildcard $(DATA)/weights/retinaface_mobilenet025_final.pth)
 
-VARIANT ?= retinaface
+# What the project itself has weights for, where the public ones are not at hand.
+VARIANT ?= $(if $(PUBLIC_RETINAFACE),retinaface,acwface_dcn)
 CHECKPOINT ?= $(if $(filter retinaface,$(VARIANT)),$(PUBLIC_RETINAFACE))
 DCN ?= native
 SIZE ?= 640 dynamic
