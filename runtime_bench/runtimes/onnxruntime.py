@@ -9,6 +9,7 @@ from packaging.version import Version
 from model.artifact import Artifact
 from model.errors import UserError
 from runtime_bench.runtimes import Outputs
+from runtime_bench.runtimes.libraries import library_path
 
 
 class OnnxRuntime:
@@ -19,7 +20,7 @@ class OnnxRuntime:
         threads: of one operator; operators run one after the other.
 
     Raises:
-        UserError: onnxruntime is older than the artifact needs, or refuses the model.
+        UserError: onnxruntime is older than the artifact needs, its operators are missing, or it refuses the model.
     """
 
     name = "onnxruntime"
@@ -36,6 +37,8 @@ class OnnxRuntime:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        if artifact.manifest.runtime.library is not None:
+            options.register_custom_ops_library(str(library_path(artifact.manifest.runtime.library)))
         try:
             self._session = onnxruntime.InferenceSession(artifact.model_path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exception classes share no base but this
