@@ -131,7 +131,9 @@ def _bound(
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     binding = session.io_binding()
     for name, array in feeds.items():
-        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array, np.float32)))
-    out = onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(shape), np.float32)
+        value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(array.shape, np.float32)  # of its own; ortvalue_from_numpy only points
+        value.update_inplace(np.ascontiguousarray(array, np.float32))
+        binding.bind_ortvalue_input(name, value)
+    out = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, np.float32)
     binding.bind_ortvalue_output("out", out)
     return lambda: session.run_with_iobinding(binding), out
