@@ -2,7 +2,7 @@
 
 - ``native``: the standard operator DeformConv (ONNX operator set 19 and later), which ONNX Runtime runs from 1.25 on.
 - ``decomposed``: standard operators only, for any runtime: neighbours are gathered as rows of channels.
-- ``custom``: the operator ``acwface::DeformSample`` of the library that ``make native`` builds (``export/kernel/``).
+- ``custom``: the operators of the library that ``make native`` builds (``export/kernel/``).
 
 Each has two operators. ``direct`` samples the input and applies the weight; ``mixed`` applies the weight first, tap by tap, and samples
 the result: sampling acts on space, the weight on channels.
@@ -49,8 +49,7 @@ class Route:
     """How a route computes a deformable layer."""
 
     mixed: Operator
-    direct: Operator | None
-    """``None`` where the route has only the other."""
+    direct: Operator
     gains_from_mixing: Callable[[int, int], bool]
     """Whether ``mixed`` is the faster one, given the layer's inputs and outputs."""
     needs: Requirements
@@ -171,28 +170,56 @@ def _as_image(rows: Tensor, height: int, width: int) -> Tensor:
 
 
 def _custom_mixed(x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor | None, limit: float | None, slope: float) -> Tensor:
-    """``acwface::DeformSample``; ``export/kernel/README.md`` defines it."""
+    """``acwface::DeformSample``."""
     if not torch.compiler.is_exporting():
         return _decomposed_mixed(x, predicted, weight, bias, limit, slope)
     outputs, channels = weight.shape[:2]
-    # Written so, ONNX Runtime does not fuse the transposition, and layers that read the same input share it.
-    mixed = x.permute(0, 2, 3, 1).flatten(1, 2) @ weight.permute(1, 2, 3, 0).reshape(channels, TAPS * outputs)
+    mixed = _as_pixels(x) @ weight.permute(1, 2, 3, 0).reshape(channels, TAPS * outputs)
+    return _custom("DeformSample", x, predicted, (mixed,), outputs, bias, limit, slope)
+
+
+def _custom_direct(
+    x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor | None, limit: float | None, slope: float
+) -> Tensor:
+    """``acwface::DeformConvTiled``."""
+    if not torch.compiler.is_exporting():
+        return _decomposed_direct(x, predicted, weight, bias, limit, slope)
+    inputs = (_as_pixels(x), weight.permute(2, 3, 1, 0).flatten(0, 1))
+    return _custom("DeformConvTiled", x, predicted, inputs, len(weight), bias, limit, slope)
+
+
+def _as_pixels(x: Tensor) -> Tensor:
+    """``(1, C, H, W)`` to ``(1, H * W, C)``. So written, ONNX Runtime does not fuse it away, and layers with the same input share it."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _custom(
+    operator: str,
+    x: Tensor,
+    predicted: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    outputs: int,
+    bias: Tensor | None,
+    limit: float | None,
+    slope: float,
+) -> Tensor:
+    """One of the operators that ``export/kernel/ort_op.c`` defines, while the model is being exported."""
     return torch.onnx.ops.symbolic(
-        f"{CUSTOM_DOMAIN}::DeformSample",
-        (predicted[0], mixed, torch.zeros(outputs) if bias is None else bias),
+        f"acwface::{operator}",
+        (torch.cat(list(predicted), dim=1), *inputs, torch.zeros(outputs) if bias is None else bias),
         {"channels": outputs, "offset_limit": limit or 0.0, "negative_slope": slope},
         dtype=torch.float32,
         shape=(1, outputs, *x.shape[2:]),
-        version=CUSTOM_VERSION,
+        version=1,
     )
 
-
-CUSTOM_DOMAIN, CUSTOM_VERSION = "acwface", 1
 
 ROUTES = {
     "native": Route(_native_mixed, _native_direct, lambda inputs, outputs: outputs < inputs, Requirements(19, "1.25")),
     "decomposed": Route(_decomposed_mixed, _decomposed_direct, lambda inputs, outputs: True, Requirements()),
-    "custom": Route(_custom_mixed, None, lambda inputs, outputs: True, Requirements(library=Library("acwface_ort", VERSION))),
+    "custom": Route(
+        _custom_mixed, _custom_direct, lambda inputs, outputs: outputs < inputs, Requirements(library=Library("acwface_ort", VERSION))
+    ),
 }
 
 

@@ -13,7 +13,6 @@ from export.rewrites.deform import fold_norm, merge_predictions, mix_then_sample
 from export.rewrites.heads import DeployModel, merge_heads
 from export.rewrites.neck import weigh_then_upsample
 from model.detector import Detector
-from model.errors import UserError
 
 REWRITES: dict[str, Callable[[DeployModel], None]] = {
     "split-attention": split_attention,
@@ -35,12 +34,7 @@ def apply_rewrites(detector: Detector, route: str, without: Collection[str] = ()
         detector: left as it is.
         route: of its deformable layers, a key of :data:`export.deform_routes.ROUTES`, or ``none``.
         without: names of rewrites to leave out.
-
-    Raises:
-        UserError: ``route`` is ``custom`` and a rewrite that its operator is made for is left out.
     """
-    if route == "custom" and (needed := {"mix-then-sample", "merge-predictions"} & set(without)):
-        raise UserError(f"--dcn custom is made of the rewrite {min(needed)}; leave --no-rewrite {min(needed)} out or take --dcn native")
     model = DeployModel(copy.deepcopy(detector).eval()).eval()
     use_route(model, route)
     for name, rewrite in REWRITES.items():
