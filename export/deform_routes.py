@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from onnxscript import opset19
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import conv2d, leaky_relu, pad
 from torchvision.ops import deform_conv2d
 
@@ -53,6 +53,8 @@ class Route:
     gains_from_mixing: Callable[[int, int], bool]
     """Whether ``mixed`` is the faster one, given the layer's inputs and outputs."""
     needs: Requirements
+    predict: Callable[[Tensor, nn.Conv2d], Tensor] = lambda x, conv: conv(x)
+    """How offsets and modulators are predicted."""
 
 
 def _offset_and_mask(predicted: Sequence[Tensor], limit: float | None) -> tuple[Tensor, Tensor]:
@@ -174,8 +176,8 @@ def _custom_mixed(x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: 
     if not torch.compiler.is_exporting():
         return _decomposed_mixed(x, predicted, weight, bias, limit, slope)
     outputs, channels = weight.shape[:2]
-    mixed = _as_pixels(x) @ weight.permute(1, 2, 3, 0).reshape(channels, TAPS * outputs)
-    return _custom("DeformSample", x, predicted, (mixed,), outputs, bias, limit, slope)
+    mixed = x.permute(0, 2, 3, 1) @ weight.permute(1, 2, 3, 0).reshape(channels, TAPS * outputs)
+    return _deform("DeformSample", predicted, (mixed,), outputs, bias, limit, slope)
 
 
 def _custom_direct(
@@ -184,18 +186,23 @@ def _custom_direct(
     """``acwface::DeformConvTiled``."""
     if not torch.compiler.is_exporting():
         return _decomposed_direct(x, predicted, weight, bias, limit, slope)
-    inputs = (_as_pixels(x), weight.permute(2, 3, 1, 0).flatten(0, 1))
-    return _custom("DeformConvTiled", x, predicted, inputs, len(weight), bias, limit, slope)
+    return _deform("DeformConvTiled", predicted, (x.permute(0, 2, 3, 1), _by_tap(weight)), len(weight), bias, limit, slope)
 
 
-def _as_pixels(x: Tensor) -> Tensor:
-    """``(1, C, H, W)`` to ``(1, H * W, C)``. So written, ONNX Runtime does not fuse it away, and layers with the same input share it."""
-    return x.permute(0, 2, 3, 1).flatten(1, 2)
+def _custom_predict(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """``acwface::Conv3x3``."""
+    if not torch.compiler.is_exporting():
+        return conv(x)
+    return _custom("Conv3x3", (x.permute(0, 2, 3, 1), _by_tap(conv.weight), conv.bias), {}, (1, *x.shape[2:], conv.out_channels))
 
 
-def _custom(
+def _by_tap(weight: Tensor) -> Tensor:
+    """``(O, C, 3, 3)`` to ``(9, C, O)``."""
+    return weight.permute(2, 3, 1, 0).flatten(0, 1)
+
+
+def _deform(
     operator: str,
-    x: Tensor,
     predicted: Sequence[Tensor],
     inputs: Sequence[Tensor],
     outputs: int,
@@ -203,22 +210,42 @@ def _custom(
     limit: float | None,
     slope: float,
 ) -> Tensor:
-    """One of the operators that ``export/kernel/ort_op.c`` defines, while the model is being exported."""
-    return torch.onnx.ops.symbolic(
-        f"acwface::{operator}",
-        (torch.cat(list(predicted), dim=1), *inputs, torch.zeros(outputs) if bias is None else bias),
-        {"channels": outputs, "offset_limit": limit or 0.0, "negative_slope": slope},
-        dtype=torch.float32,
-        shape=(1, outputs, *x.shape[2:]),
-        version=1,
-    )
+    together = torch.cat(list(predicted), dim=1).permute(0, 2, 3, 1)
+    attributes = {
+        "channels": outputs,
+        "offset_limit": limit or 0.0,
+        "negative_slope": slope,
+        "predicted_channels_last": 1,
+        "output_channels_last": 1,
+    }
+    bias = torch.zeros(outputs) if bias is None else bias
+    return _custom(operator, (together, *inputs, bias), attributes, (*together.shape[:3], outputs))
+
+
+def _custom(operator: str, inputs: Sequence[Tensor], attributes: dict[str, float], shape: Sequence[int]) -> Tensor:
+    """One of the operators that ``export/kernel/`` defines, in a model that is being exported.
+
+    All of them are channels-last. The transpositions between two that follow each other cancel out.
+
+    Args:
+        shape: ``(1, H, W, O)`` of what the operator gives.
+
+    Returns:
+        ``(1, O, H, W)``.
+    """
+    out = torch.onnx.ops.symbolic(f"acwface::{operator}", inputs, attributes, dtype=torch.float32, shape=shape, version=1)
+    return out.permute(0, 3, 1, 2)
 
 
 ROUTES = {
     "native": Route(_native_mixed, _native_direct, lambda inputs, outputs: outputs < inputs, Requirements(19, "1.25")),
     "decomposed": Route(_decomposed_mixed, _decomposed_direct, lambda inputs, outputs: True, Requirements()),
     "custom": Route(
-        _custom_mixed, _custom_direct, lambda inputs, outputs: outputs < inputs, Requirements(library=Library("acwface_ort", VERSION))
+        _custom_mixed,
+        _custom_direct,
+        lambda inputs, outputs: outputs < inputs,
+        Requirements(library=Library("acwface_ort", VERSION)),
+        _custom_predict,
     ),
 }
 
