@@ -120,6 +120,10 @@ def _operator_times(artifact: Artifact, tensor: np.ndarray, threads: int, runs: 
         from runtime_bench.profilers.onnxruntime import profile_onnxruntime
 
         return profile_onnxruntime(artifact, tensor, threads, runs)
+    if name == "litert":
+        from runtime_bench.profilers.litert import profile_litert
+
+        return profile_litert(artifact, tensor, threads, runs)
     raise UserError(f"{artifact.path}: operators of {name} cannot be timed")
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import onnxruntime
-from packaging.version import Version
 
 from model.artifact import Artifact
 from model.errors import UserError
-from runtime_bench.runtimes import Outputs
+from runtime_bench.runtimes import Outputs, require_version
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:
@@ -26,12 +25,7 @@ def open_session(artifact: Artifact, options: onnxruntime.SessionOptions) -> onn
     Raises:
         UserError: onnxruntime is older than the artifact needs, or refuses the model.
     """
-    needed = artifact.manifest.runtime.minimum_version
-    if Version(onnxruntime.__version__) < Version(needed):
-        raise UserError(
-            f"{artifact.path} needs onnxruntime {needed} or newer, {onnxruntime.__version__} is installed; "
-            f"pip install 'onnxruntime>={needed}'"
-        )
+    require_version(artifact, "onnxruntime", onnxruntime.__version__)
     try:
         return onnxruntime.InferenceSession(artifact.model_path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exception classes share no base but this
