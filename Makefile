@@ -16,6 +16,7 @@
 #   PHOTOS="a.jpg b.jpg"  photographs for make detect (default: a portrait that is at hand)
 #   TEACHER=FILE          weights that training starts and learns from (default: the public RetinaFace file beside the project)
 #   PEOPLE=DIR            photographs without labels for training (default: those beside the project)
+#   ORT_INCLUDE=DIR LITERT_INCLUDE=DIR  C headers of one's own for make native (default: fetched); ANDROID_NDK=DIR builds for Android too
 #   PYTHON=python3.12     interpreter that .venv is made with (default: the first suitable one found)
 
 SHELL := /bin/bash
@@ -49,7 +50,7 @@ CHECKPOINT_FILE := $(if $(wildcard $(ESCAPED)),$(ESCAPED))
 ROUTE := $(if $(findstring _dcn,$(VARIANT)),$(DCN),none)
 ONNX_ARTIFACTS := $(foreach size,$(SIZE),$(OUT)/artifacts/$(VARIANT)-$(ROUTE)-fp32-$(size)-onnx)
 
-.PHONY: help all setup test test-accuracy lint summary export-onnx bench-onnx detect data train-shipped bench-train lock clean FORCE
+.PHONY: help all setup test test-accuracy lint summary export-onnx bench-onnx detect native bench-kernel data train-shipped bench-train lock clean FORCE
 
 help: ## list the targets
 	@sed -n '/^#/!q;s/^# \{0,1\}//p;s/^#$$//p' Makefile
@@ -104,6 +105,9 @@ bench-onnx: export-onnx ## size, latency, memory, AP and its drop, of those arti
 
 detect: export-onnx ## faces of PHOTOS, drawn, by the first of those artifacts
 	$(PY) -m runtime_bench detect $(firstword $(ONNX_ARTIFACTS)) $(PHOTOS) --out "$(OUT)/detect"
+
+native: .venv/.ready ## the deformable kernel's libraries for ONNX Runtime and LiteRT, into build/native
+	$(PY) -m export.kernel $(if $(ORT_INCLUDE),--ort-include "$(ORT_INCLUDE)") $(if $(LITERT_INCLUDE),--litert-include "$(LITERT_INCLUDE)")
 
 data: .venv/.ready ## fetch WIDER FACE (about 4 GB) into WIDER
 	$(PY) -m train data "$(or $(WIDER),$(OUT)/widerface)"

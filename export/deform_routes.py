@@ -1,27 +1,197 @@
 """How a deformable convolution leaves torch: one meaning, several routes.
 
-``native``: the standard operator DeformConv (ONNX operator set 19 and later), which ONNX Runtime runs from 1.25 on.
+- ``native``: the standard operator DeformConv (ONNX operator set 19 and later), which ONNX Runtime runs from 1.25 on.
+- ``decomposed``: standard operators only, for any runtime: neighbours are gathered as rows of channels.
+- ``custom``: the operator ``acwface::DeformSample`` of the library that ``make native`` builds (``export/kernel/``).
+
+Each has two operators. ``direct`` samples the input and applies the weight; ``mixed`` applies the weight first, tap by tap, and samples
+the result: sampling acts on space, the weight on channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from onnxscript import opset19
+from torch import Tensor
+from torch.nn.functional import conv2d, leaky_relu, pad
+from torchvision.ops import deform_conv2d
 
-ROUTES = ("native",)
+from model.artifact import Library
+from model.deform_conv import TAPS
+
+Operator = Callable[[Tensor, Sequence[Tensor], Tensor, Tensor | None, float | None, float], Tensor]
+"""``(x, predicted, weight, bias, offset_limit, slope) -> output``.
+
+``x (1, C, H, W)``; ``predicted``: offsets ``(1, 18, H, W)`` and modulators ``(1, 9, H, W)``, apart or as one tensor; ``weight (O, C, 3, 3)``;
+``bias (O,)``; ``slope`` of the LeakyReLU behind, 1 for none; output ``(1, O, H, W)``."""
 
 
-def onnx_translations(route: str) -> dict[Any, Callable[..., Any]]:
-    """What ``torch.onnx.export(custom_translation_table=...)`` needs for a route, or for ``none``."""
-    return {"none": {}, "native": {torch.ops.torchvision.deform_conv2d.default: _native}}[route]
+@dataclass(frozen=True)
+class Requirements:
+    """What an ONNX file needs."""
+
+    opset: int = 18
+    """Operator set: by default the oldest that torch.onnx writes."""
+    onnxruntime: str = "1.17"
+    """Oldest release that such a file was run on."""
+    library: Library | None = None
+    """Of operators that ONNX Runtime does not have."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """How a route computes a deformable layer."""
+
+    mixed: Operator
+    direct: Operator | None
+    """``None`` where the route has only the other."""
+    gains_from_mixing: Callable[[int, int], bool]
+    """Whether ``mixed`` is the faster one, given the layer's inputs and outputs."""
+    needs: Requirements
+
+
+def _offset_and_mask(predicted: Sequence[Tensor], limit: float | None) -> tuple[Tensor, Tensor]:
+    offset, modulator = predicted if len(predicted) == 2 else predicted[0].split((2 * TAPS, TAPS), dim=1)
+    return offset if limit is None else offset.clamp(-limit, limit), 2.0 * torch.sigmoid(modulator)
+
+
+def _activate(x: Tensor, slope: float) -> Tensor:
+    return x if slope == 1 else leaky_relu(x, slope)
+
+
+def _native_direct(
+    x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor | None, limit: float | None, slope: float
+) -> Tensor:
+    offset, mask = _offset_and_mask(predicted, limit)
+    return _activate(deform_conv2d(x, offset, weight, bias, padding=1, mask=mask), slope)
+
+
+def _native_mixed(x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor | None, limit: float | None, slope: float) -> Tensor:
+    """The nine products of the input are sampled by a 1x1 deformable convolution with an offset group for each tap, which adds them up."""
+    outputs, channels = weight.shape[:2]
+    offset, mask = _offset_and_mask(predicted, limit)
+    mixed = conv2d(x, weight.permute(2, 3, 0, 1).reshape(TAPS * outputs, channels, 1, 1))
+    place = torch.tensor([value for tap in range(TAPS) for value in (tap // 3 - 1.0, tap % 3 - 1.0)]).view(1, 2 * TAPS, 1, 1)
+    add_up = torch.eye(outputs).repeat(1, TAPS).view(outputs, TAPS * outputs, 1, 1)
+    return _activate(deform_conv2d(mixed, offset + place, add_up, bias, mask=mask), slope)
+
+
+def _corners(offset: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Where each tap samples, in an image with a border of one zero: ``(H, W, 9)`` each.
+
+    Returns:
+        Row and column of the upper left of the four pixels round the sample, and how far below and right of it the sample lies, 0 to 1.
+    """
+    height, width = offset.shape[2:]
+    tap = torch.arange(TAPS)
+    corners, fractions = [], []
+    for axis, length, steps, place in (
+        (0, height, tap // 3 - 1, torch.arange(height).view(-1, 1, 1)),
+        (1, width, tap % 3 - 1, torch.arange(width).view(1, -1, 1)),
+    ):
+        # A sample further out than the border is as zero as one on it.
+        point = (offset[0, axis::2].permute(1, 2, 0) + (place + steps).float()).clamp(-1, length) + 1
+        corner = point.floor().clamp(max=length)
+        corners.append(corner)
+        fractions.append(point - corner)
+    return corners[0], corners[1], fractions[0], fractions[1]
+
+
+def _shares(below: Tensor, right: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What the four pixels contribute, row by row; ``(H, W, 9)`` each."""
+    weight = mask[0].permute(1, 2, 0)
+    lower = below * weight
+    upper = weight - lower
+    return upper - upper * right, upper * right, lower - lower * right, lower * right
+
+
+def _decomposed_direct(
+    x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor | None, limit: float | None, slope: float
+) -> Tensor:
+    """Four gathers of pixels, multiply, add, then one matrix product."""
+    outputs, channels = weight.shape[:2]
+    height, width = x.shape[2:]
+    offset, mask = _offset_and_mask(predicted, limit)
+    row, column, below, right = _corners(offset)
+    pixels = pad(x, (1, 1, 1, 1))[0].flatten(1).T
+    index = (row * (width + 2) + column).to(torch.int32).flatten()
+    sampled = sum(
+        share.reshape(-1, 1) * pixels.index_select(0, index + step)
+        for share, step in zip(_shares(below, right, mask), (0, 1, width + 2, width + 3), strict=True)
+    )
+    out = sampled.view(height * width, TAPS * channels) @ weight.permute(2, 3, 1, 0).reshape(TAPS * channels, outputs)
+    return _activate(_as_image(out if bias is None else out + bias, height, width), slope)
+
+
+_GATHERED_BYTES = 4 << 20
+"""How much is gathered at once, so that it stays in a processor's cache and out of the peak of memory."""
+
+
+def _decomposed_mixed(
+    x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor | None, limit: float | None, slope: float
+) -> Tensor:
+    """One gather of all (tap, corner) rows, then a matrix product of a pixel's 36 shares with its 36 rows."""
+    outputs, channels = weight.shape[:2]
+    height, width = x.shape[2:]
+    offset, mask = _offset_and_mask(predicted, limit)
+    row, column, below, right = _corners(offset)
+    mixed = pad(x, (1, 1, 1, 1))[0].flatten(1).T @ weight.permute(1, 2, 3, 0).reshape(channels, TAPS * outputs)
+    rows = mixed.view(-1, outputs)
+    index = ((row * (width + 2) + column) * TAPS + torch.arange(TAPS)).to(torch.int32)
+    steps = torch.tensor((0, 1, width + 2, width + 3), dtype=torch.int32) * TAPS
+    indices = (index.unsqueeze(3) + steps).view(height * width, 4 * TAPS)
+    shares = torch.stack(_shares(below, right, mask), dim=3).view(height * width, 1, 4 * TAPS)
+    out = torch.cat(
+        [
+            (some @ rows.index_select(0, places.flatten()).view(-1, 4 * TAPS, outputs)).squeeze(1)
+            for some, places in zip(*(values.tensor_split(_pieces(height * width, outputs)) for values in (shares, indices)), strict=True)
+        ]
+    )
+    return _activate(_as_image(out if bias is None else out + bias, height, width), slope)
+
+
+def _pieces(pixels: int, outputs: int) -> int:
+    """In how many pieces to gather; one where the size is not known when the graph is made."""
+    return -(-pixels * 4 * TAPS * outputs * 4 // _GATHERED_BYTES) if isinstance(pixels, int) else 1
+
+
+def _as_image(rows: Tensor, height: int, width: int) -> Tensor:
+    """``(H * W, O)`` to ``(1, O, H, W)``."""
+    return rows.T.reshape(1, -1, height, width)
+
+
+def _custom_mixed(x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor | None, limit: float | None, slope: float) -> Tensor:
+    """``acwface::DeformSample``; ``export/kernel/README.md`` defines it."""
+    if not torch.compiler.is_exporting():
+        return _decomposed_mixed(x, predicted, weight, bias, limit, slope)
+    outputs, channels = weight.shape[:2]
+    mixed = x.flatten(2).transpose(1, 2) @ weight.permute(1, 2, 3, 0).reshape(channels, TAPS * outputs)
+    return torch.onnx.ops.symbolic(
+        f"{CUSTOM_DOMAIN}::DeformSample",
+        (predicted[0], mixed, torch.zeros(outputs) if bias is None else bias),
+        {"channels": outputs, "offset_limit": limit or 0.0, "negative_slope": slope},
+        dtype=torch.float32,
+        shape=(1, outputs, *x.shape[2:]),
+        version=CUSTOM_VERSION,
+    )
+
+
+CUSTOM_DOMAIN, CUSTOM_VERSION = "acwface", 1
+
+ROUTES = {
+    "native": Route(_native_mixed, _native_direct, lambda inputs, outputs: outputs < inputs, Requirements(19, "1.25")),
+    "decomposed": Route(_decomposed_mixed, _decomposed_direct, lambda inputs, outputs: True, Requirements()),
+    "custom": Route(_custom_mixed, None, lambda inputs, outputs: True, Requirements(library=Library("acwface_ort", "1"))),
+}
 
 
 # torch.onnx hands over the arguments of torch.ops.torchvision.deform_conv2d by position, in its order. onnxscript has a translation of its
 # own only in releases after the one that the converters pin (https://github.com/microsoft/onnxscript/pull/2923).
-def _native(x, weight, offset, mask, bias, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups, offset_groups, use_mask):  # noqa: ANN001, ANN202
+def _translate(x, weight, offset, mask, bias, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups, offset_groups, use_mask):  # noqa: ANN001, ANN202
     return opset19.DeformConv(
         x,
         weight,
@@ -35,3 +205,7 @@ def _native(x, weight, offset, mask, bias, stride_h, stride_w, pad_h, pad_w, dil
         group=groups,
         offset_group=offset_groups,
     )
+
+
+ONNX_TRANSLATIONS: dict[Any, Callable[..., Any]] = {torch.ops.torchvision.deform_conv2d.default: _translate}
+"""For ``torch.onnx.export(custom_translation_table=...)``."""

@@ -7,18 +7,19 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import msgspec
 import onnx
 import onnxsim
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from export.deform_routes import onnx_translations
+from export.deform_routes import ONNX_TRANSLATIONS, ROUTES, Requirements
 from export.model_card import model_card
 from export.parity import measure_parity, require_parity
+from export.rewrites import apply_rewrites
 from model.anchors import make_anchors
 from model.artifact import (
     MODEL_CARD,
@@ -36,7 +37,6 @@ from model.artifact import (
 )
 from model.checkpoint import Checkpoint, save_checkpoint
 from model.config import ModelConfig
-from model.detector import Detector
 from model.errors import UserError
 from model.postprocess import Thresholds
 from runtime_bench.detect import artifact_detector, torch_detector
@@ -44,27 +44,20 @@ from runtime_bench.samples import sample_photographs
 
 SCORE_LIMIT = 1e-4
 BOX_LIMIT_PX = 1e-3
-OPSETS = {"none": 18, "native": 19}
-"""Operator set by route: the oldest that torch.onnx writes, and the first with DeformConv."""
-MINIMUM_ONNXRUNTIME = {"none": "1.17", "native": "1.25"}
-"""By route: the oldest release that such a file was run on, and the first with a CPU kernel for DeformConv."""
+NO_ROUTE = Requirements()
+"""Of networks without deformable layers."""
 OUTPUTS = {"scores": (), "box_deltas": (4,), "landmark_deltas": (10,)}
 """Meaning, and name, of each output in order, with the shape behind batch and anchor."""
 
 
-class DeployModel(nn.Module):
-    """The network with its outputs as a runtime should give them: ``(1, A)`` face probabilities, ``(1, A, 4)``, ``(1, A, 10)``."""
-
-    def __init__(self, detector: Detector) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        raw = self.detector(image)
-        return raw.class_logits.softmax(dim=-1)[..., 1], raw.box_deltas, raw.landmark_deltas
-
-
-def export_onnx(checkpoint: Checkpoint, dcn: str, size: tuple[int, int] | None, out: Path, progress: Callable[[str], None]) -> Parity:
+def export_onnx(
+    checkpoint: Checkpoint,
+    dcn: str,
+    size: tuple[int, int] | None,
+    out: Path,
+    progress: Callable[[str], None],
+    without: Collection[str] = (),
+) -> Parity:
     """Write an ONNX artifact.
 
     Args:
@@ -73,6 +66,7 @@ def export_onnx(checkpoint: Checkpoint, dcn: str, size: tuple[int, int] | None, 
         size: (height, width) of the input in pixels, ``None`` for any size.
         out: the artifact's folder; an earlier artifact there is replaced.
         progress: called with the name of each stage as it begins.
+        without: rewrites to leave out, see :data:`export.rewrites.REWRITES`.
 
     Returns:
         The measured parity, which ``detector.json`` holds too.
@@ -82,9 +76,11 @@ def export_onnx(checkpoint: Checkpoint, dcn: str, size: tuple[int, int] | None, 
             :data:`BOX_LIMIT_PX` on real photographs. Then nothing is written.
     """
     config = checkpoint.detector.config
+    needs = ROUTES[dcn].needs if dcn != "none" else NO_ROUTE
+    model = apply_rewrites(checkpoint.detector, dcn, without)
     with writing_artifact(out) as folder:
         progress("converting")
-        proto = _convert(checkpoint.detector, dcn, size)
+        proto = _convert(model, config.variant, needs.opset, size)
         progress("simplifying and checking")
         proto = _simplify(proto)
         onnx.save(proto, folder / "model.onnx")
@@ -101,7 +97,7 @@ def export_onnx(checkpoint: Checkpoint, dcn: str, size: tuple[int, int] | None, 
             outputs=tuple(OutputTensor(name, name, (1, _anchor_count(config, size), *rest)) for name, rest in OUTPUTS.items()),
             anchors=AnchorSpec(config.strides, config.min_sizes, config.variances),
             thresholds=Thresholds(),
-            runtime=RuntimeSpec("onnxruntime", MINIMUM_ONNXRUNTIME[dcn]),
+            runtime=RuntimeSpec("onnxruntime", needs.onnxruntime, needs.library),
             parity=None,
         )
         progress("comparing with torch")
@@ -114,7 +110,7 @@ def export_onnx(checkpoint: Checkpoint, dcn: str, size: tuple[int, int] | None, 
     return parity
 
 
-def _convert(detector: Detector, dcn: str, size: tuple[int, int] | None) -> onnx.ModelProto:
+def _convert(model: nn.Module, name: str, opset: int, size: tuple[int, int] | None) -> onnx.ModelProto:
     # Any size will do to trace a dynamic model, but height and width must differ, or they are taken for one.
     image = torch.zeros(1, 3, *(size or (256, 320)))
     dynamic = {"image": {2: torch.export.Dim("height", min=1), 3: torch.export.Dim("width", min=1)}}
@@ -123,20 +119,20 @@ def _convert(detector: Detector, dcn: str, size: tuple[int, int] | None) -> onnx
         with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log), warnings.catch_warnings(), _logging_to(log):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                DeployModel(detector).eval(),
+                model,
                 (image,),
                 dynamo=True,
-                opset_version=OPSETS[dcn],
+                opset_version=opset,
                 input_names=["image"],
                 output_names=list(OUTPUTS),
                 dynamic_shapes=None if size else dynamic,
-                custom_translation_table=onnx_translations(dcn),
+                custom_translation_table=ONNX_TRANSLATIONS,
             )
         return program.model_proto
     except Exception as error:  # whatever the exporter raises
         with tempfile.NamedTemporaryFile("w", prefix="onnx-export-", suffix=".log", delete=False, encoding="utf-8") as file:
             file.write(f"{log.getvalue()}\n{error}\n")
-        raise UserError(f"torch.onnx cannot convert {detector.config.variant} ({type(error).__name__}); its log is {file.name}") from error
+        raise UserError(f"torch.onnx cannot convert {name} ({type(error).__name__}); its log is {file.name}") from error
 
 
 @contextlib.contextmanager
@@ -154,8 +150,12 @@ def _logging_to(stream: io.StringIO) -> Iterator[None]:
             logger.handlers, logger.propagate = handlers, propagate
 
 
+_LARGEST_FOLDED = "10KB"
+
+
 def _simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
-    simplified, same = onnxsim.simplify(proto)
+    # What expands to a large constant stays an operator: runtimes fold it on loading, the file stays small.
+    simplified, same = onnxsim.simplify(proto, tensor_size_threshold=_LARGEST_FOLDED)
     if not same:
         raise UserError("onnxsim changed what the model computes; nothing was written. Please report the checkpoint and the command")
     for node in simplified.graph.node:

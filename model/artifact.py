@@ -71,12 +71,20 @@ class AnchorSpec(Struct, frozen=True, forbid_unknown_fields=True):
     variances: tuple[float, float]
 
 
+class Library(Struct, frozen=True, forbid_unknown_fields=True):
+    """A library with operators that the runtime does not have."""
+
+    name: str
+    """Of the file, without ``lib`` and suffix."""
+    version: str
+
+
 class RuntimeSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """What has to be there to run the model file."""
 
     name: str
     minimum_version: str
-    custom_op_library: str | None = None
+    library: Library | None = None
 
 
 class Parity(Struct, frozen=True, forbid_unknown_fields=True):

@@ -54,10 +54,14 @@ class Detector(nn.Module):
             if isinstance(module, DeformConv2d):
                 module.offset_limit = config.offset_limit
 
-    def forward(self, image: Tensor) -> RawOutputs:
+    def features(self, image: Tensor) -> list[Tensor]:
+        """What the heads read: ``(N, channels, ceil(H / stride), ceil(W / stride))`` for each level, finest first."""
         features = _each(self.backbone_attention, self.backbone(image))
         features = _each(self.neck_attention, self.neck(features))
-        features = _each(self.context_attention, _each(self.context, features))
+        return _each(self.context_attention, _each(self.context, features))
+
+    def forward(self, image: Tensor) -> RawOutputs:
+        features = self.features(image)
         return RawOutputs(
             _gather(self.class_heads, features, 2), _gather(self.box_heads, features, 4), _gather(self.landmark_heads, features, 10)
         )

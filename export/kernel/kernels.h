@@ -1,0 +1,15 @@
+// The implementations, each in a file of its own that is compiled for its instruction set.
+#ifndef ACWFACE_KERNELS_H
+#define ACWFACE_KERNELS_H
+
+#include "deform.h"
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define ACWFACE_X86
+#elif defined(__aarch64__)
+#define ACWFACE_NEON
+#endif
+
+extern const AcwfaceKernel acwface_scalar, acwface_avx2, acwface_avx512, acwface_neon;
+
+#endif

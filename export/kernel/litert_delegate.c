@@ -1,0 +1,232 @@
+// The operators of deform.h for LiteRT (TensorFlow Lite), as an external delegate: a library that load_delegate, or the option
+// --external_delegate_path, loads. It claims every CUSTOM node named DeformSample or DeformConvTiled and leaves all others alone.
+// Plain C against LiteRT's C structures, nothing to link with, so one file serves every build of the runtime.
+//
+// DeformSample     predicted (N, H, W, P), mixed (N, H, W, M), bias (O)
+// DeformConvTiled  predicted (N, H, W, P), input (N, H, W, M), weight (9, C, O), bias (O)
+// Output           (N, H, W, O)
+//
+// Attributes are in the node's custom_options: six little-endian words of 32 bits,
+//     0   layout version: 1
+//     1   predicted_start   int32
+//     2   mixed_start or input_start   int32
+//     3   channels (O)      int32
+//     4   offset_limit      float, pixels; 0: none
+//     5   negative_slope    float; 1: no activation
+//
+// LiteRT gives delegates no threads of its own to use, so a node runs in the thread that invokes the graph.
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tensorflow/lite/core/c/common.h"
+
+#include "deform.h"
+
+enum { OPTIONS_VERSION = 1, OPTIONS_BYTES = 24 };
+
+typedef enum { SAMPLE, CONV } Form;
+
+// One node of the graph. Its tensors' indices are kept here: in a delegated node they come without their order.
+typedef struct {
+    Form form;
+    int32_t predicted_start, source_start, channels;
+    float offset_limit, negative_slope;
+    int predicted, source, weight, bias, out;
+} Node;
+
+// What one node of the delegate replaces: some of the graph's nodes, in their order.
+typedef struct {
+    int count;
+    Node nodes[];
+} Partition;
+
+static int form_of(const TfLiteRegistration* registration, Form* form) {
+    const char* name = registration->custom_name;
+    if (name == NULL) return 0;
+    *form = strcmp(name, "DeformConvTiled") == 0 ? CONV : SAMPLE;
+    return *form == CONV || strcmp(name, "DeformSample") == 0;
+}
+
+static int32_t word(const unsigned char* bytes, int index) {
+    bytes += 4 * index;
+    const uint32_t value = bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
+    int32_t result;
+    memcpy(&result, &value, sizeof(result));
+    return result;
+}
+
+static float real(const unsigned char* bytes, int index) {
+    const int32_t value = word(bytes, index);
+    float result;
+    memcpy(&result, &value, sizeof(result));
+    return result;
+}
+
+static TfLiteStatus fail(TfLiteContext* context, const char* message) {
+    context->ReportError(context, "acwface: %s", message);
+    return kTfLiteError;
+}
+
+static TfLiteStatus read_node(TfLiteContext* context, int index, Node* node) {
+    TfLiteNode* source = NULL;
+    TfLiteRegistration* registration = NULL;
+    if (context->GetNodeAndRegistration(context, index, &source, &registration) != kTfLiteOk) return kTfLiteError;
+    if (!form_of(registration, &node->form)) return fail(context, "not a node of ours");
+    const unsigned char* options = source->custom_initial_data;
+    if (options == NULL || source->custom_initial_data_size != OPTIONS_BYTES || word(options, 0) != OPTIONS_VERSION)
+        return fail(context, "custom_options are not of layout version 1");
+    node->predicted_start = word(options, 1);
+    node->source_start = word(options, 2);
+    node->channels = word(options, 3);
+    node->offset_limit = real(options, 4);
+    node->negative_slope = real(options, 5);
+    if (node->predicted_start < 0 || node->source_start < 0 || node->channels < 1 || !(node->offset_limit >= 0.0f))
+        return fail(context, "custom_options are out of range");
+    if (node->offset_limit == 0.0f) node->offset_limit = INFINITY;
+    const int inputs = node->form == CONV ? 4 : 3;
+    if (source->inputs->size != inputs || source->outputs->size != 1) return fail(context, "wrong number of tensors");
+    node->predicted = source->inputs->data[0];
+    node->source = source->inputs->data[1];
+    node->weight = node->form == CONV ? source->inputs->data[2] : -1;
+    node->bias = source->inputs->data[inputs - 1];
+    node->out = source->outputs->data[0];
+    return kTfLiteOk;
+}
+
+// --- the delegate's own nodes ---
+
+static void* init(TfLiteContext* context, const char* buffer, size_t length) {
+    (void)length;
+    const TfLiteIntArray* replaced = ((const TfLiteDelegateParams*)buffer)->nodes_to_replace;
+    Partition* partition = malloc(sizeof(Partition) + (size_t)replaced->size * sizeof(Node));
+    if (partition == NULL) return NULL;
+    partition->count = replaced->size;
+    for (int i = 0; i < replaced->size; i++)
+        if (read_node(context, replaced->data[i], &partition->nodes[i]) != kTfLiteOk) {
+            free(partition);
+            return NULL;
+        }
+    return partition;
+}
+
+static void release(TfLiteContext* context, void* data) {
+    (void)context;
+    free(data);
+}
+
+static int is_float(const TfLiteTensor* tensor, int rank) { return tensor->type == kTfLiteFloat32 && tensor->dims->size == rank; }
+
+static TfLiteStatus prepare_node(TfLiteContext* context, const Node* node) {
+    const TfLiteTensor *predicted = &context->tensors[node->predicted], *source = &context->tensors[node->source];
+    const TfLiteTensor* bias = &context->tensors[node->bias];
+    if (!is_float(predicted, 4) || !is_float(source, 4) || !is_float(bias, 1)) return fail(context, "float32 tensors of rank 4, 4 and 1 are needed");
+    const int *shape = predicted->dims->data, *from = source->dims->data;
+    if (from[0] != shape[0] || from[1] != shape[1] || from[2] != shape[2]) return fail(context, "the inputs differ in N, H or W");
+    if ((int64_t)shape[1] * shape[2] > INT32_MAX / 16) return fail(context, "the image is too large");
+    int64_t needed = ACWFACE_TAPS * (int64_t)node->channels;
+    if (node->form == CONV) {
+        const TfLiteTensor* weight = &context->tensors[node->weight];
+        if (!is_float(weight, 3) || weight->dims->data[0] != ACWFACE_TAPS || weight->dims->data[2] != node->channels)
+            return fail(context, "weight must be (9, C, channels)");
+        needed = weight->dims->data[1];
+    }
+    if (shape[3] < (int64_t)node->predicted_start + ACWFACE_PREDICTED || from[3] < node->source_start + needed || bias->dims->data[0] != node->channels)
+        return fail(context, "too few channels");
+    const int dims[4] = {shape[0], shape[1], shape[2], node->channels};
+    return context->ResizeTensorExplicit(context, &context->tensors[node->out], 4, dims);
+}
+
+static TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* node) {
+    const Partition* partition = node->user_data;
+    if (partition == NULL) return kTfLiteError;  // init has said why
+    for (int i = 0; i < partition->count; i++)
+        if (prepare_node(context, &partition->nodes[i]) != kTfLiteOk) return kTfLiteError;
+    return kTfLiteOk;
+}
+
+static void run_node(TfLiteContext* context, const Node* node, const AcwfaceKernel* kernel) {
+    const TfLiteTensor *predicted = &context->tensors[node->predicted], *source = &context->tensors[node->source];
+    const int* shape = predicted->dims->data;
+    const int32_t pixels = shape[1] * shape[2], step = source->dims->data[3];
+    for (int n = 0; n < shape[0]; n++) {
+        const ptrdiff_t image = (ptrdiff_t)n * pixels;
+        const AcwfaceDeform layer = {
+            .height = shape[1],
+            .width = shape[2],
+            .channels = node->channels,
+            .predicted = predicted->data.f + image * shape[3] + node->predicted_start,
+            .predicted_pixel = shape[3],
+            .predicted_channel = 1,
+            .bias = context->tensors[node->bias].data.f,
+            .out = context->tensors[node->out].data.f + image * node->channels,
+            .out_pixel = node->channels,
+            .out_channel = 1,
+            .offset_limit = node->offset_limit,
+            .negative_slope = node->negative_slope,
+        };
+        const float* from = source->data.f + image * step + node->source_start;
+        if (node->form == SAMPLE) {
+            const AcwfaceDeformSample op = {layer, from, step};
+            kernel->sample(&op, 0, pixels);
+        } else {
+            const TfLiteTensor* weight = &context->tensors[node->weight];
+            const AcwfaceDeformConv op = {layer, weight->dims->data[1], from, step, weight->data.f};
+            kernel->conv(&op, 0, pixels);
+        }
+    }
+}
+
+static TfLiteStatus invoke(TfLiteContext* context, TfLiteNode* node) {
+    const Partition* partition = node->user_data;
+    const AcwfaceKernel* kernel = acwface_kernel(0);
+    for (int i = 0; i < partition->count; i++) run_node(context, &partition->nodes[i], kernel);
+    return kTfLiteOk;
+}
+
+// --- the delegate ---
+
+// LiteRT hands the delegate a graph: claim our nodes in it.
+static TfLiteStatus claim(TfLiteContext* context, TfLiteDelegate* delegate) {
+    TfLiteIntArray* plan = NULL;
+    if (context->GetExecutionPlan(context, &plan) != kTfLiteOk) return kTfLiteError;
+    TfLiteIntArray* ours = malloc(sizeof(TfLiteIntArray) + (size_t)plan->size * sizeof(int));
+    if (ours == NULL) return fail(context, "out of memory");
+    ours->size = 0;
+    for (int i = 0; i < plan->size; i++) {
+        TfLiteNode* node = NULL;
+        TfLiteRegistration* registration = NULL;
+        Form form;
+        if (context->GetNodeAndRegistration(context, plan->data[i], &node, &registration) == kTfLiteOk && form_of(registration, &form))
+            ours->data[ours->size++] = plan->data[i];
+    }
+    const TfLiteRegistration registration = {
+        .init = init,
+        .free = release,
+        .prepare = prepare,
+        .invoke = invoke,
+        .custom_name = "AcwfaceDeform",
+        .version = 1,
+    };
+    const TfLiteStatus status = context->ReplaceNodeSubsetsWithDelegateKernels(context, registration, ours, delegate);
+    free(ours);
+    return status;
+}
+
+// The two functions by which LiteRT makes and ends an external delegate. There are no options.
+ACWFACE_API TfLiteDelegate* tflite_plugin_create_delegate(char** keys, char** values, size_t count, void (*report_error)(const char*)) {
+    (void)keys, (void)values;
+    if (count != 0) {
+        if (report_error != NULL) report_error("acwface: the delegate has no options");
+        return NULL;
+    }
+    TfLiteDelegate* delegate = calloc(1, sizeof(TfLiteDelegate));
+    if (delegate == NULL) return NULL;
+    delegate->Prepare = claim;
+    // Without this flag LiteRT leaves graphs with tensors of unknown size alone.
+    delegate->flags = kTfLiteDelegateFlagsAllowDynamicTensors;
+    return delegate;
+}
+
+ACWFACE_API void tflite_plugin_destroy_delegate(TfLiteDelegate* delegate) { free(delegate); }

@@ -1,0 +1,7 @@
+// The one place that holds the kernel's version; CMake, Python and the libraries read it from here.
+#ifndef ACWFACE_VERSION_H
+#define ACWFACE_VERSION_H
+
+#define ACWFACE_KERNEL_VERSION "1.0.0"
+
+#endif

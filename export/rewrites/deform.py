@@ -1,0 +1,80 @@
+"""Deformable layers on their way out of torch: ``merge-predictions``, ``fold-norm`` and ``mix-then-sample``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from export.deform_routes import ROUTES
+from export.rewrites.heads import DeployModel
+from export.rewrites.replace import replace_modules
+from model.deform_conv import TAPS, DeformConv2d
+
+
+class DeployDeformConv(nn.Module):
+    """What a :class:`model.deform_conv.DeformConv2d` computes, by the operator of a route, in parts that rewrites change."""
+
+    def __init__(self, layer: DeformConv2d, route: str) -> None:
+        super().__init__()
+        self.predictors = nn.ModuleList([layer.offset_conv, layer.modulator_conv])
+        """What predicts offsets and modulators: two convolutions, or one after :func:`merge_predictions`."""
+        self.weight = layer.weight
+        self.bias: nn.Parameter | None = None
+        self.slope = 1.0
+        """Of the LeakyReLU behind the bias; 1 for none."""
+        self.offset_limit = layer.offset_limit
+        self.route = ROUTES[route]
+        self.mixed = False
+        """Whether channels are mixed before they are sampled."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        predicted = [predictor(x) for predictor in self.predictors]
+        operator = self.route.mixed if self.mixed else self.route.direct
+        return operator(x, predicted, self.weight, self.bias, self.offset_limit, self.slope)
+
+
+def use_route(model: DeployModel, route: str) -> None:
+    """Put the operator of a route into every deformable layer."""
+    replace_modules(model, DeformConv2d, lambda layer: DeployDeformConv(layer, route))
+
+
+@torch.no_grad()
+def merge_predictions(model: DeployModel) -> None:
+    """``merge-predictions``: the convolutions that predict offsets and modulators read the same input, so they become one.
+
+    Its 27 outputs fill two SIMD registers of 16; 18 and 9 take two and one.
+    """
+    for layer in _layers(model):
+        offset, modulator = layer.predictors
+        merged = nn.Conv2d(offset.in_channels, 3 * TAPS, 3, padding=1)
+        merged.weight.copy_(torch.cat([offset.weight, modulator.weight]))
+        merged.bias.copy_(torch.cat([offset.bias, modulator.bias]))
+        layer.predictors = nn.ModuleList([merged])
+
+
+@torch.no_grad()
+def fold_norm(model: DeployModel) -> None:
+    """``fold-norm``: the batch norm behind a deformable layer moves into its weight and bias, the LeakyReLU into its operator."""
+    for block in list(model.modules()):
+        if isinstance(block, nn.Sequential) and isinstance(block[0], DeployDeformConv):
+            layer, norm, *activation = block
+            layer.weight, layer.bias = fuse_conv_bn_weights(
+                layer.weight, None, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+            )
+            if activation:
+                layer.slope = activation[0].negative_slope
+            for index in range(1, len(block)):
+                block[index] = nn.Identity()
+
+
+def mix_then_sample(model: DeployModel) -> None:
+    """``mix-then-sample``: sampling acts on space and a tap's matrix on channels, so they commute; the matrices come first where the
+    route's operator gains from it."""
+    for layer in _layers(model):
+        outputs, channels = layer.weight.shape[:2]
+        layer.mixed = layer.route.gains_from_mixing(channels, outputs)
+
+
+def _layers(model: DeployModel) -> list[DeployDeformConv]:
+    return [module for module in model.modules() if isinstance(module, DeployDeformConv)]

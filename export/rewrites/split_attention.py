@@ -1,0 +1,65 @@
+"""``split-attention``: the 49x49 convolution of EDAM's spatial attention, which has one output channel, on all lanes of a SIMD unit."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, pad
+
+from export.rewrites.heads import DeployModel
+from export.rewrites.replace import replace_modules
+from model.attention import SpatialAttention
+
+BLOCK = (8, 4)
+"""Rows and columns of outputs that are computed at once, as so many channels."""
+
+
+class BlockConv(nn.Module):
+    """``(N, C, H, W) -> (N, 1, H, W)``: a convolution with one output channel, odd kernel k and padding ``k // 2``.
+
+    A block of outputs becomes the channels of a strided convolution whose kernel is the old one, shifted for each of them: 1.2 times the
+    arithmetic, but runtimes compute 16 output channels at the price of one. The shifted copies are made in the graph, where a runtime
+    does it once on loading: stored, they would triple the size of the model file.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight, self.bias = conv.weight, conv.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        half = self.weight.shape[-1] // 2
+        rows, columns = BLOCK
+        missing = [-length % block for length, block in ((height, rows), (width, columns))]
+        padded = pad(x, (half, half + missing[1], half, half + missing[0]))
+        blocks = conv2d(padded, self._shifted_kernels(), stride=BLOCK)
+        # (N, rows * columns, H / rows, W / columns) to (N, 1, H, W)
+        out = blocks.unflatten(1, BLOCK).permute(0, 3, 1, 4, 2).flatten(1, 2).flatten(2)
+        return out.unsqueeze(1)[..., :height, :width] + self.bias
+
+    def _shifted_kernels(self) -> Tensor:
+        """``(rows * columns, C, k + rows - 1, k + columns - 1)``: kernel (i, j) is moved down by i and to the right by j."""
+        rows, columns = BLOCK
+        kernels = _shifted(self.weight, columns).movedim(2, -1)  # (1, C, columns, k + columns - 1, k)
+        return _shifted(kernels, rows).permute(4, 2, 0, 1, 5, 3).flatten(0, 2)
+
+
+def _shifted(kernel: Tensor, copies: int) -> Tensor:
+    """``(..., k)`` to ``(..., copies, k + copies - 1)``: copy i is moved to the right by i.
+
+    Copies with ``copies`` zeros behind them, laid end to end, are read in steps that are one shorter. As an Expand, because that is what
+    onnxsim does not fold where it makes a large constant.
+    """
+    length = kernel.shape[-1] + copies
+    line = pad(kernel, (0, copies)).unsqueeze(-2).expand(*kernel.shape[:-1], copies, length).flatten(-2)
+    return line[..., : copies * (length - 1)].unflatten(-1, (copies, length - 1))
+
+
+def split_attention(model: DeployModel) -> None:
+    """See the module."""
+    replace_modules(model, SpatialAttention, _replace)
+
+
+def _replace(attention: SpatialAttention) -> SpatialAttention:
+    attention.conv = BlockConv(attention.conv)
+    return attention
