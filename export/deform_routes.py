@@ -26,8 +26,8 @@ from model.deform_conv import TAPS
 Operator = Callable[[Tensor, Sequence[Tensor], Tensor, Tensor | None, float | None, float], Tensor]
 """``(x, predicted, weight, bias, offset_limit, slope) -> output``.
 
-``x (1, C, H, W)``; ``predicted``: offsets ``(1, 18, H, W)`` and modulators ``(1, 9, H, W)``, apart or as one tensor; ``weight (O, C, 3, 3)``;
-``bias (O,)``; ``slope`` of the LeakyReLU behind, 1 for none; output ``(1, O, H, W)``."""
+``x (1, C, H, W)``; ``predicted``: offsets ``(1, 18, H, W)`` and modulators ``(1, 9, H, W)``, apart or as one tensor;
+``weight (O, C, 3, 3)``; ``bias (O,)``; ``slope`` of the LeakyReLU behind, 1 for none; output ``(1, O, H, W)``."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class Route:
     needs: Requirements
 
 
-def _offset_and_mask(predicted: Sequence[Tensor], limit: float | None) -> tuple[Tensor, Tensor]:
+def offset_and_mask(predicted: Sequence[Tensor], limit: float | None) -> tuple[Tensor, Tensor]:
+    """``(1, 18, H, W)`` and ``(1, 9, H, W)`` as the operator means them, from what a layer's convolutions give."""
     offset, modulator = predicted if len(predicted) == 2 else predicted[0].split((2 * TAPS, TAPS), dim=1)
     return offset if limit is None else offset.clamp(-limit, limit), 2.0 * torch.sigmoid(modulator)
 
@@ -66,14 +67,14 @@ def _activate(x: Tensor, slope: float) -> Tensor:
 def _native_direct(
     x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor | None, limit: float | None, slope: float
 ) -> Tensor:
-    offset, mask = _offset_and_mask(predicted, limit)
+    offset, mask = offset_and_mask(predicted, limit)
     return _activate(deform_conv2d(x, offset, weight, bias, padding=1, mask=mask), slope)
 
 
 def _native_mixed(x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor | None, limit: float | None, slope: float) -> Tensor:
     """The nine products of the input are sampled by a 1x1 deformable convolution with an offset group for each tap, which adds them up."""
     outputs, channels = weight.shape[:2]
-    offset, mask = _offset_and_mask(predicted, limit)
+    offset, mask = offset_and_mask(predicted, limit)
     mixed = conv2d(x, weight.permute(2, 3, 0, 1).reshape(TAPS * outputs, channels, 1, 1))
     place = torch.tensor([value for tap in range(TAPS) for value in (tap // 3 - 1.0, tap % 3 - 1.0)]).view(1, 2 * TAPS, 1, 1)
     add_up = torch.eye(outputs).repeat(1, TAPS).view(outputs, TAPS * outputs, 1, 1)
@@ -115,7 +116,7 @@ def _decomposed_direct(
     """Four gathers of pixels, multiply, add, then one matrix product."""
     outputs, channels = weight.shape[:2]
     height, width = x.shape[2:]
-    offset, mask = _offset_and_mask(predicted, limit)
+    offset, mask = offset_and_mask(predicted, limit)
     row, column, below, right = _corners(offset)
     pixels = pad(x, (1, 1, 1, 1))[0].flatten(1).T
     index = (row * (width + 2) + column).to(torch.int32).flatten()
@@ -137,7 +138,7 @@ def _decomposed_mixed(
     """One gather of all (tap, corner) rows, then a matrix product of a pixel's 36 shares with its 36 rows."""
     outputs, channels = weight.shape[:2]
     height, width = x.shape[2:]
-    offset, mask = _offset_and_mask(predicted, limit)
+    offset, mask = offset_and_mask(predicted, limit)
     row, column, below, right = _corners(offset)
     mixed = pad(x, (1, 1, 1, 1))[0].flatten(1).T @ weight.permute(1, 2, 3, 0).reshape(channels, TAPS * outputs)
     rows = mixed.view(-1, outputs)

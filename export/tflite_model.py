@@ -11,6 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 _IDENTIFIER = b"TFL3"
 _REDUCED_PRECISION = b"reduced_precision_support"
 _DEQUANTIZE_FP16_VERSION = 3
+_SELECTS = (schema.BuiltinOperator.SELECT, schema.BuiltinOperator.SELECT_V2)
 _WEIGHTED = (schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.DEPTHWISE_CONV_2D, schema.BuiltinOperator.FULLY_CONNECTED)
 
 
@@ -30,6 +31,28 @@ def forbid_reduced_precision(model: schema.ModelT) -> None:
     XNNPACK reads it on ARM processors with half-precision arithmetic, and there a file would compute something else than what was compared.
     """
     model.metadata = [entry for entry in model.metadata or [] if entry.name != _REDUCED_PRECISION]
+
+
+def trust_indices(model: schema.ModelT) -> None:
+    """Take out what the converter puts before every gather: ONNX allows indices below zero, ours never are."""
+    (graph,) = model.subgraphs
+    codes = [code.builtinCode for code in model.operatorCodes]
+    makers = {int(tensor): operator for operator in graph.operators for tensor in operator.outputs}
+    for operator in graph.operators:
+        if codes[operator.opcodeIndex] != schema.BuiltinOperator.GATHER:
+            continue
+        chosen = makers.get(int(operator.inputs[1]))
+        if chosen is not None and codes[chosen.opcodeIndex] in _SELECTS:  # index < 0, index + length, index
+            operator.inputs = np.array([operator.inputs[0], chosen.inputs[2]], np.int32)
+    _drop_unused_operators(graph)
+
+
+def _drop_unused_operators(graph: schema.SubGraphT) -> None:
+    before = None
+    while before != len(graph.operators):
+        before = len(graph.operators)
+        used = {int(tensor) for operator in graph.operators for tensor in operator.inputs} | set(map(int, graph.outputs))
+        graph.operators = [operator for operator in graph.operators if used.intersection(map(int, operator.outputs))]
 
 
 def store_weights_as_float16(model: schema.ModelT) -> None:

@@ -6,11 +6,12 @@ Each is a pass over the torch model, named in :data:`REWRITES`; :func:`apply_rew
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
+from export.deform_routes import ROUTES, Route
 from export.rewrites.deform import fold_norm, merge_predictions, mix_then_sample, use_route
 from export.rewrites.heads import DeployModel, merge_heads
-from export.rewrites.split_attention import split_attention
+from export.rewrites.split_attention import BLOCK, split_attention
 from model.detector import Detector
 from model.errors import UserError
 
@@ -25,21 +26,31 @@ REWRITES: dict[str, Callable[[DeployModel], None]] = {
 onnxsim, which folds it."""
 
 
-def apply_rewrites(detector: Detector, route: str, without: Collection[str] = ()) -> DeployModel:
+def apply_rewrites(
+    detector: Detector, route: str, without: Collection[str] = (), routes: Mapping[str, Route] = ROUTES, block: tuple[int, int] = BLOCK
+) -> DeployModel:
     """The network as it is exported.
 
     Args:
         detector: left as it is.
-        route: of its deformable layers, a key of :data:`export.deform_routes.ROUTES`, or ``none``.
+        route: of its deformable layers, a key of ``routes``, or ``none``.
         without: names of rewrites to leave out.
+        routes: of the format.
+        block: what ``split-attention`` computes at once: rows and columns of outputs.
 
     Raises:
-        UserError: ``route`` is ``custom`` and a rewrite that its operator is made for is left out.
+        UserError: a rewrite that the route's operator is made for is left out.
     """
-    if route == "custom" and (needed := {"mix-then-sample", "merge-predictions"} & set(without)):
-        raise UserError(f"--dcn custom is made of the rewrite {min(needed)}; leave --no-rewrite {min(needed)} out or take --dcn native")
-    model = DeployModel(copy.deepcopy(detector).eval()).eval()
-    use_route(model, route)
+    needed = {"merge-predictions"} if route == "custom" else set()
+    if route != "none" and routes[route].direct is None:
+        needed.add("mix-then-sample")
+    if left_out := needed & set(without):
+        raise UserError(
+            f"--dcn {route} is made of the rewrite {min(left_out)}; leave --no-rewrite {min(left_out)} out or take another route"
+        )
+    model = DeployModel(copy.deepcopy(detector).eval(), block).eval()
+    if route != "none":
+        use_route(model, routes[route])
     for name, rewrite in REWRITES.items():
         if name not in without:
             rewrite(model)

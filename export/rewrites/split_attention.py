@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
 from export.rewrites.heads import DeployModel
-from export.rewrites.replace import replace_modules
 from model.attention import SpatialAttention
 
 BLOCK = (8, 4)
-"""Rows and columns of outputs that are computed at once, as so many channels."""
+"""Rows and columns of outputs that ONNX Runtime should compute at once, as so many channels."""
 
 
 class BlockConv(nn.Module):
@@ -22,24 +20,25 @@ class BlockConv(nn.Module):
     does it once on loading: stored, they would triple the size of the model file.
     """
 
-    def __init__(self, conv: nn.Conv2d) -> None:
+    def __init__(self, conv: nn.Conv2d, block: tuple[int, int]) -> None:
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
+        self.block = block
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
         half = self.weight.shape[-1] // 2
-        rows, columns = BLOCK
+        rows, columns = self.block
         missing = [-length % block for length, block in ((height, rows), (width, columns))]
         padded = pad(x, (half, half + missing[1], half, half + missing[0]))
-        blocks = conv2d(padded, self._shifted_kernels(), stride=BLOCK)
+        blocks = conv2d(padded, self._shifted_kernels(), stride=self.block)
         # (N, rows * columns, H / rows, W / columns) to (N, 1, H, W)
-        out = blocks.unflatten(1, BLOCK).permute(0, 3, 1, 4, 2).flatten(1, 2).flatten(2)
+        out = blocks.unflatten(1, self.block).permute(0, 3, 1, 4, 2).flatten(1, 2).flatten(2)
         return out.unsqueeze(1)[..., :height, :width] + self.bias
 
     def _shifted_kernels(self) -> Tensor:
         """``(rows * columns, C, k + rows - 1, k + columns - 1)``: kernel (i, j) is moved down by i and to the right by j."""
-        rows, columns = BLOCK
+        rows, columns = self.block
         kernels = _shifted(self.weight, columns).movedim(2, -1)  # (1, C, columns, k + columns - 1, k)
         return _shifted(kernels, rows).permute(4, 2, 0, 1, 5, 3).flatten(0, 2)
 
@@ -57,9 +56,6 @@ def _shifted(kernel: Tensor, copies: int) -> Tensor:
 
 def split_attention(model: DeployModel) -> None:
     """See the module."""
-    replace_modules(model, SpatialAttention, _replace)
-
-
-def _replace(attention: SpatialAttention) -> SpatialAttention:
-    attention.conv = BlockConv(attention.conv)
-    return attention
+    for attention in model.modules():
+        if isinstance(attention, SpatialAttention):
+            attention.conv = BlockConv(attention.conv, model.attention_block)
