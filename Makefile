@@ -11,7 +11,7 @@
 #   SIZE="640 dynamic"    input sizes, one artifact each: 640, 480x640 (height x width), dynamic
 #   WIDER=ROOT LIST=FILE  WIDER FACE root, and which of its images (default: those beside the project, else sample photographs)
 #   LIMIT=N               only the first N images
-#   THREADS=1             of the latency measurement
+#   THREADS=1             of the latency measurements
 #   OUT=build             where results go
 #   PHOTOS="a.jpg b.jpg"  photographs for make detect (default: a portrait that is at hand)
 #   TEACHER=FILE          weights that training starts and learns from (default: the public RetinaFace file beside the project)
@@ -107,7 +107,11 @@ detect: export-onnx ## faces of PHOTOS, drawn, by the first of those artifacts
 	$(PY) -m runtime_bench detect $(firstword $(ONNX_ARTIFACTS)) $(PHOTOS) --out "$(OUT)/detect"
 
 native: .venv/.ready ## the deformable kernel's libraries for ONNX Runtime and LiteRT, into build/native
-	$(PY) -m export.kernel $(if $(ORT_INCLUDE),--ort-include "$(ORT_INCLUDE)") $(if $(LITERT_INCLUDE),--litert-include "$(LITERT_INCLUDE)")
+	$(PY) -m export.kernel build $(if $(ORT_INCLUDE),--ort-include "$(ORT_INCLUDE)") $(if $(LITERT_INCLUDE),--litert-include "$(LITERT_INCLUDE)")
+
+bench-kernel: native ## the kernel against ONNX Runtime's DeformConv; its ARM instructions, where an emulator is installed
+	$(PY) -m export.kernel bench --threads $(THREADS)
+	@if command -v qemu-aarch64 >/dev/null; then $(PY) -m export.kernel count; else echo "ARM instructions: not counted, no qemu-aarch64"; fi
 
 data: .venv/.ready ## fetch WIDER FACE (about 4 GB) into WIDER
 	$(PY) -m train data "$(or $(WIDER),$(OUT)/widerface)"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, leaky_relu, pad
 from torchvision.ops import deform_conv2d
 
+from export.kernel import VERSION
 from model.artifact import Library
 from model.deform_conv import TAPS
 
@@ -118,7 +120,7 @@ def _decomposed_direct(
     height, width = x.shape[2:]
     offset, mask = offset_and_mask(predicted, limit)
     row, column, below, right = _corners(offset)
-    pixels = pad(x, (1, 1, 1, 1))[0].flatten(1).T
+    pixels = pad(x, (1, 1, 1, 1)).permute(0, 2, 3, 1).flatten(0, 2)
     index = (row * (width + 2) + column).to(torch.int32).flatten()
     sampled = sum(
         share.reshape(-1, 1) * pixels.index_select(0, index + step)
@@ -140,29 +142,33 @@ def _decomposed_mixed(
     height, width = x.shape[2:]
     offset, mask = offset_and_mask(predicted, limit)
     row, column, below, right = _corners(offset)
-    mixed = pad(x, (1, 1, 1, 1))[0].flatten(1).T @ weight.permute(1, 2, 3, 0).reshape(channels, TAPS * outputs)
+    mixed = pad(x, (1, 1, 1, 1)).permute(0, 2, 3, 1).flatten(0, 2) @ weight.permute(1, 2, 3, 0).reshape(channels, TAPS * outputs)
     rows = mixed.view(-1, outputs)
     index = ((row * (width + 2) + column) * TAPS + torch.arange(TAPS)).to(torch.int32)
-    steps = torch.tensor((0, 1, width + 2, width + 3), dtype=torch.int32) * TAPS
-    indices = (index.unsqueeze(3) + steps).view(height * width, 4 * TAPS)
-    shares = torch.stack(_shares(below, right, mask), dim=3).view(height * width, 1, 4 * TAPS)
+    steps = (0, TAPS, TAPS * (width + 2), TAPS * (width + 3))
+    indices = torch.stack([index + step for step in steps], dim=3).reshape(height * width, 4 * TAPS)
+    shares = torch.stack(_shares(below, right, mask), dim=3).reshape(height * width, 1, 4 * TAPS)
     out = torch.cat(
         [
-            (some @ rows.index_select(0, places.flatten()).view(-1, 4 * TAPS, outputs)).squeeze(1)
-            for some, places in zip(*(values.tensor_split(_pieces(height * width, outputs)) for values in (shares, indices)), strict=True)
+            (shares[piece] @ rows.index_select(0, indices[piece].flatten()).view(-1, 4 * TAPS, outputs)).squeeze(1)
+            for piece in _pieces(height * width, outputs)
         ]
     )
     return _activate(_as_image(out if bias is None else out + bias, height, width), slope)
 
 
-def _pieces(pixels: int, outputs: int) -> int:
-    """In how many pieces to gather; one where the size is not known when the graph is made."""
-    return -(-pixels * 4 * TAPS * outputs * 4 // _GATHERED_BYTES) if isinstance(pixels, int) else 1
+def _pieces(pixels: int, outputs: int) -> list[slice]:
+    """Of how many pixels to gather the neighbours at once; of all where their number is not known when the graph is made."""
+    if not isinstance(pixels, int):
+        return [slice(None)]
+    count = -(-pixels * 4 * TAPS * outputs * 4 // _GATHERED_BYTES)
+    bounds = [pixels * index // count for index in range(count + 1)]
+    return [slice(*pair) for pair in pairwise(bounds)]
 
 
 def _as_image(rows: Tensor, height: int, width: int) -> Tensor:
     """``(H * W, O)`` to ``(1, O, H, W)``."""
-    return rows.T.reshape(1, -1, height, width)
+    return rows.T.reshape(1, -1, height, width).contiguous()  # channels-last strides would survive as operators
 
 
 def _custom_mixed(x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor | None, limit: float | None, slope: float) -> Tensor:
@@ -170,7 +176,8 @@ def _custom_mixed(x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: 
     if not torch.compiler.is_exporting():
         return _decomposed_mixed(x, predicted, weight, bias, limit, slope)
     outputs, channels = weight.shape[:2]
-    mixed = x.flatten(2).transpose(1, 2) @ weight.permute(1, 2, 3, 0).reshape(channels, TAPS * outputs)
+    # Written so, ONNX Runtime does not fuse the transposition, and layers that read the same input share it.
+    mixed = x.permute(0, 2, 3, 1).flatten(1, 2) @ weight.permute(1, 2, 3, 0).reshape(channels, TAPS * outputs)
     return torch.onnx.ops.symbolic(
         f"{CUSTOM_DOMAIN}::DeformSample",
         (predicted[0], mixed, torch.zeros(outputs) if bias is None else bias),
@@ -186,7 +193,7 @@ CUSTOM_DOMAIN, CUSTOM_VERSION = "acwface", 1
 ROUTES = {
     "native": Route(_native_mixed, _native_direct, lambda inputs, outputs: outputs < inputs, Requirements(19, "1.25")),
     "decomposed": Route(_decomposed_mixed, _decomposed_direct, lambda inputs, outputs: True, Requirements()),
-    "custom": Route(_custom_mixed, None, lambda inputs, outputs: True, Requirements(library=Library("acwface_ort", "1"))),
+    "custom": Route(_custom_mixed, None, lambda inputs, outputs: True, Requirements(library=Library("acwface_ort", VERSION))),
 }
 
 

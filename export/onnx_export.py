@@ -137,6 +137,7 @@ def simplify(proto: onnx.ModelProto, largest_folded: str) -> onnx.ModelProto:
     for node in simplified.graph.node:
         del node.metadata_props[:]  # stack traces of the exporting process, with its paths
     del simplified.graph.value_info[:]
-    simplified.ir_version = onnx.helper.find_min_ir_version_for(simplified.opset_import)  # newer ones shut old runtimes out for nothing
+    # Newer ones shut old runtimes out for nothing.
+    simplified.ir_version = onnx.helper.find_min_ir_version_for(simplified.opset_import, ignore_unknown=True)
     onnx.checker.check_model(simplified, full_check=True)
     return simplified

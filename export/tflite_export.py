@@ -31,6 +31,8 @@ MINIMUM_LITERT = "2.1"
 OPSET = 18
 BLOCK = (4, 4)
 """For ``split-attention``: 0.75 ms in LiteRT for a 49x49 attention at 80x80, 0.83 with (8, 4), 16 without; and these kernels are stored."""
+NOT_FOR_LITERT = ("pool-channels",)
+"""Rewrites that only ONNX Runtime gains from: channels lie next to each other in LiteRT."""
 LARGEST_LIMIT = 2
 """Pixels, of the offsets that route ``bounded`` is made for."""
 _LARGEST_FOLDED = "1GB"
@@ -67,7 +69,7 @@ def export_tflite(
     config = checkpoint.detector.config
     if dcn == "bounded":
         _require_limit(config)
-    model = apply_rewrites(checkpoint.detector, dcn, without, TFLITE_ROUTES, BLOCK)
+    model = apply_rewrites(checkpoint.detector, dcn, {*without, *NOT_FOR_LITERT}, TFLITE_ROUTES, BLOCK)
     target = Target("tflite", precision, dcn, size, "NHWC", RuntimeSpec("litert", MINIMUM_LITERT), LIMITS[precision])
 
     def make_model(path: Path) -> None:

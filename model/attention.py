@@ -29,6 +29,13 @@ class ChannelAttention(nn.Module):
         return torch.sigmoid(average + maximum).transpose(1, 2).unsqueeze(-1)
 
 
+class ChannelPool(nn.Module):
+    """``(N, C, H, W) -> (N, 2, H, W)``: maximum and mean over channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x.amax(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)], dim=1)
+
+
 class SpatialAttention(nn.Module):
     """``(N, C, H, W) -> (N, 1, H, W)`` in (0, 1): a 49x49 convolution over maximum and mean.
 
@@ -37,12 +44,13 @@ class SpatialAttention(nn.Module):
 
     def __init__(self, kernel: int = 49) -> None:
         super().__init__()
+        self.pool = ChannelPool()
         self.conv = nn.Conv2d(2, 1, kernel, padding=kernel // 2)
         self.by_fourier = False
         """Set by :meth:`model.detector.Detector.use_training_forms`: see :func:`fourier_conv`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = torch.cat([x.amax(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)], dim=1)
+        pooled = self.pool(x)
         if self.by_fourier:
             return torch.sigmoid(fourier_conv(pooled, self.conv.weight) + self.conv.bias)
         return torch.sigmoid(self.conv(pooled))

@@ -15,6 +15,11 @@ from torch.nn.functional import interpolate
 from model.layers import conv_bn
 
 
+def upsample(coarse: Tensor, fine: Tensor) -> Tensor:
+    """``coarse`` at the height and width of ``fine``, by nearest neighbours."""
+    return interpolate(coarse, size=fine.shape[-2:], mode="nearest")
+
+
 class FPN(nn.Module):
     """Feature pyramid (Lin et al. 2017) with a 3x3 convolution behind each sum.
 
@@ -26,14 +31,13 @@ class FPN(nn.Module):
         self.laterals = nn.ModuleList(conv_bn(c, channels, kernel=1) for c in in_channels)
         self.merges = nn.ModuleList(conv_bn(channels, channels, deform=deform) for _ in in_channels[:-1])
 
-    def combine(self, level: int, upsampled: Tensor, lateral: Tensor) -> Tensor:
-        return lateral + upsampled
+    def combine(self, level: int, coarse: Tensor, lateral: Tensor) -> Tensor:
+        return lateral + upsample(coarse, lateral)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         outputs = [lateral(feature) for lateral, feature in zip(self.laterals, features, strict=True)]
         for level in reversed(range(len(self.merges))):
-            upsampled = interpolate(outputs[level + 1], size=outputs[level].shape[-2:], mode="nearest")
-            outputs[level] = self.merges[level](self.combine(level, upsampled, outputs[level]))
+            outputs[level] = self.merges[level](self.combine(level, outputs[level + 1], outputs[level]))
         return outputs
 
 
@@ -47,7 +51,8 @@ class WFPN(FPN):
         super().__init__(in_channels, channels, deform)
         self.alphas = nn.ModuleList(nn.Conv2d(channels, 1, 1) for _ in in_channels[:-1])
 
-    def combine(self, level: int, upsampled: Tensor, lateral: Tensor) -> Tensor:
+    def combine(self, level: int, coarse: Tensor, lateral: Tensor) -> Tensor:
+        upsampled = upsample(coarse, lateral)
         alpha = torch.sigmoid(self.alphas[level](upsampled))
         return alpha * upsampled + (1 - alpha) * lateral
 

@@ -1,7 +1,8 @@
-"""``python -m export.kernel``: build the kernel's libraries for everything that this machine can build for."""
+"""``python -m export.kernel``: build the deformable kernel's libraries, and measure it."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from pathlib import Path
@@ -15,12 +16,29 @@ from model.errors import UserError
 
 def main() -> None:
     parser = Parser(prog="python -m export.kernel", description=__doc__.replace("``", ""))
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    to_build = commands.add_parser("build", help="the libraries, for everything that this machine can build for")
     for headers in HEADERS:
         option = f"--{headers.variable.lower().replace('_', '-')}"
-        parser.add_argument(
+        to_build.add_argument(
             option, metavar="DIR", default=os.environ.get(headers.variable), help=f"C headers of {headers.name} (default: fetched)"
         )
+    to_build.set_defaults(run=_build)
+
+    to_bench = commands.add_parser("bench", help="against ONNX Runtime's DeformConv, on every shape of the model")
+    to_bench.add_argument("--threads", type=int, default=1, metavar="N", help="of ONNX Runtime (default: %(default)s)")
+    to_bench.add_argument("--rounds", type=int, default=15, metavar="N", help="interleaved rounds (default: %(default)s)")
+    to_bench.set_defaults(run=_bench)
+
+    to_count = commands.add_parser("count", help="ARM instructions on every shape of the model, exactly, under emulation")
+    to_count.set_defaults(run=_count)
+
     args = parser.parse_args()
+    args.run(args)
+
+
+def _build(args: argparse.Namespace) -> None:
     found, missing = targets()
     includes, failures = [], []
     for headers in HEADERS:
@@ -37,6 +55,20 @@ def main() -> None:
         print(f"  left out: {line}")
     if failures:
         raise UserError("; ".join(failures))
+
+
+def _bench(args: argparse.Namespace) -> None:
+    from export.kernel.bench import bench  # here, so that building needs no runtime
+
+    if args.threads < 1 or args.rounds < 1:
+        raise UserError("--threads and --rounds must be positive")
+    print(bench(args.threads, args.rounds, progress=lambda line: print(f"  {line} ...", file=sys.stderr, flush=True)))
+
+
+def _count(args: argparse.Namespace) -> None:
+    from export.kernel.count import count
+
+    print(count(progress=lambda line: print(f"  {line} ...", file=sys.stderr, flush=True)))
 
 
 if __name__ == "__main__":

@@ -39,6 +39,24 @@ static inline ivec i_set(int32_t a) { return _mm256_set1_epi32(a); }
 static inline ivec i_madd(ivec a, ivec b, ivec c) { return _mm256_add_epi32(_mm256_mullo_epi32(a, b), c); }
 static inline void i_store(int32_t* to, ivec a) { _mm256_storeu_si256((__m256i*)to, a); }
 
+// A shuffle of a register spares the load ports, which the corners keep busy; a single broadcast comes with the instruction.
+typedef __m256 quad;
+typedef const float* run;
+static inline quad q_load(const float* from) { return _mm256_broadcast_ps((const __m128*)from); }
+static inline run r_load(const float* from) { return from; }
+#define v_mul_quad(a, q, j) _mm256_mul_ps(a, _mm256_permute_ps(q, (j) * 0x55))
+#define v_fma_quad(a, q, j, c) _mm256_fmadd_ps(a, _mm256_permute_ps(q, (j) * 0x55), c)
+#define v_fma_run(a, r, j, c) _mm256_fmadd_ps(a, _mm256_set1_ps((r)[j]), c)
+
+static inline void store_quads(vec a, vec b, vec c, vec d, float* to) {
+    const __m256 ab_low = _mm256_unpacklo_ps(a, b), ab_high = _mm256_unpackhi_ps(a, b);
+    const __m256 cd_low = _mm256_unpacklo_ps(c, d), cd_high = _mm256_unpackhi_ps(c, d);
+    _mm256_storeu_ps(to, _mm256_shuffle_ps(ab_low, cd_low, 0x44));
+    _mm256_storeu_ps(to + 8, _mm256_shuffle_ps(ab_low, cd_low, 0xee));
+    _mm256_storeu_ps(to + 16, _mm256_shuffle_ps(ab_high, cd_high, 0x44));
+    _mm256_storeu_ps(to + 24, _mm256_shuffle_ps(ab_high, cd_high, 0xee));
+}
+
 static inline void transpose(const float* from, ptrdiff_t from_stride, float* to, ptrdiff_t to_stride) {
     __m256 a[8], b[8];
 #pragma GCC unroll 8

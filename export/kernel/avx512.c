@@ -36,6 +36,24 @@ static inline ivec i_set(int32_t a) { return _mm512_set1_epi32(a); }
 static inline ivec i_madd(ivec a, ivec b, ivec c) { return _mm512_add_epi32(_mm512_mullo_epi32(a, b), c); }
 static inline void i_store(int32_t* to, ivec a) { _mm512_storeu_si512(to, a); }
 
+// A shuffle of a register spares the load ports, which the corners keep busy; a single broadcast comes with the instruction.
+typedef __m512 quad;
+typedef const float* run;
+static inline quad q_load(const float* from) { return _mm512_broadcast_f32x4(_mm_loadu_ps(from)); }
+static inline run r_load(const float* from) { return from; }
+#define v_mul_quad(a, q, j) _mm512_mul_ps(a, _mm512_permute_ps(q, (j) * 0x55))
+#define v_fma_quad(a, q, j, c) _mm512_fmadd_ps(a, _mm512_permute_ps(q, (j) * 0x55), c)
+#define v_fma_run(a, r, j, c) _mm512_fmadd_ps(a, _mm512_set1_ps((r)[j]), c)
+
+static inline void store_quads(vec a, vec b, vec c, vec d, float* to) {
+    const __m512 ab_low = _mm512_unpacklo_ps(a, b), ab_high = _mm512_unpackhi_ps(a, b);
+    const __m512 cd_low = _mm512_unpacklo_ps(c, d), cd_high = _mm512_unpackhi_ps(c, d);
+    _mm512_storeu_ps(to, _mm512_shuffle_ps(ab_low, cd_low, 0x44));
+    _mm512_storeu_ps(to + 16, _mm512_shuffle_ps(ab_low, cd_low, 0xee));
+    _mm512_storeu_ps(to + 32, _mm512_shuffle_ps(ab_high, cd_high, 0x44));
+    _mm512_storeu_ps(to + 48, _mm512_shuffle_ps(ab_high, cd_high, 0xee));
+}
+
 // Lanes four by four within quarters of the vectors first, then the quarters.
 static inline void transpose(const float* from, ptrdiff_t from_stride, float* to, ptrdiff_t to_stride) {
     __m512 a[16], b[16];

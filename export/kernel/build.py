@@ -45,11 +45,12 @@ def targets() -> tuple[list[Target], list[str]]:
     return found, missing
 
 
-def build(target: Target, out: Path, includes: Sequence[str] = (), options: Sequence[str] = ()) -> list[Path]:
-    """Build one target and put its libraries into ``out``; the compiler's files stay in ``out/obj``.
+def build(target: Target, out: Path, includes: Sequence[str] = (), programs: Sequence[str] = (), options: Sequence[str] = ()) -> list[Path]:
+    """Build one target and put its libraries into ``out``; what else the compiler makes stays in ``out/obj``.
 
     Args:
         includes: ``ORT_INCLUDE=DIR`` and ``LITERT_INCLUDE=DIR``: the adapters to build beside the bare kernel.
+        programs: build these of ``CMakeLists.txt``, and no libraries.
         options: more for CMake.
 
     Raises:
@@ -64,7 +65,7 @@ def build(target: Target, out: Path, includes: Sequence[str] = (), options: Sequ
     generator = ("-G", "Ninja") if shutil.which("ninja") else ()
     defines = [f"-D{include}" for include in includes]
     _run(cmake, "-S", str(SOURCES), "-B", str(objects), *generator, *target.options, *defines, *options)
-    _run(cmake, "--build", str(objects), "--parallel", str(os.cpu_count() or 1))
+    _run(cmake, "--build", str(objects), "--parallel", str(os.cpu_count() or 1), *(("--target", *programs) if programs else ()))
     libraries = []
     for built in sorted(path for suffix in ("so", "dylib") for path in objects.glob(f"libacwface_*.{suffix}")):
         copy = out / built.name

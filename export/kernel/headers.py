@@ -61,13 +61,18 @@ HEADERS = (
 )
 
 
+def include_folder(headers: Headers, folder: Path) -> Path:
+    """Where :func:`fetch_headers` keeps them; whether or not they are there."""
+    return folder / f"{headers.variable.lower()}-{headers.sha256[:12]}"
+
+
 def fetch_headers(headers: Headers, folder: Path) -> Path:
     """The include folder, fetched into ``folder`` unless it is there already.
 
     Raises:
         UserError: the package cannot be had, or is not the one that is pinned.
     """
-    include = folder / f"{headers.variable.lower()}-{headers.sha256[:12]}"
+    include = include_folder(headers, folder)
     if not include.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:

@@ -28,19 +28,13 @@ enum { OPTIONS_VERSION = 1, OPTIONS_BYTES = 24 };
 
 typedef enum { SAMPLE, CONV } Form;
 
-// One node of the graph. Its tensors' indices are kept here: in a delegated node they come without their order.
+// One node of the graph, with the indices of its tensors: a delegate's node lists them in no order and once each.
 typedef struct {
     Form form;
     int32_t predicted_start, source_start, channels;
     float offset_limit, negative_slope;
     int predicted, source, weight, bias, out;
 } Node;
-
-// What one node of the delegate replaces: some of the graph's nodes, in their order.
-typedef struct {
-    int count;
-    Node nodes[];
-} Partition;
 
 static int form_of(const TfLiteRegistration* registration, Form* form) {
     const char* name = registration->custom_name;
@@ -97,18 +91,15 @@ static TfLiteStatus read_node(TfLiteContext* context, int index, Node* node) {
 
 // --- the delegate's own nodes ---
 
+// Each of our nodes is claimed alone, so `nodes_to_replace` holds one.
 static void* init(TfLiteContext* context, const char* buffer, size_t length) {
     (void)length;
-    const TfLiteIntArray* replaced = ((const TfLiteDelegateParams*)buffer)->nodes_to_replace;
-    Partition* partition = malloc(sizeof(Partition) + (size_t)replaced->size * sizeof(Node));
-    if (partition == NULL) return NULL;
-    partition->count = replaced->size;
-    for (int i = 0; i < replaced->size; i++)
-        if (read_node(context, replaced->data[i], &partition->nodes[i]) != kTfLiteOk) {
-            free(partition);
-            return NULL;
-        }
-    return partition;
+    Node* node = malloc(sizeof(Node));
+    if (node != NULL && read_node(context, ((const TfLiteDelegateParams*)buffer)->nodes_to_replace->data[0], node) != kTfLiteOk) {
+        free(node);
+        node = NULL;
+    }
+    return node;
 }
 
 static void release(TfLiteContext* context, void* data) {
@@ -118,7 +109,9 @@ static void release(TfLiteContext* context, void* data) {
 
 static int is_float(const TfLiteTensor* tensor, int rank) { return tensor->type == kTfLiteFloat32 && tensor->dims->size == rank; }
 
-static TfLiteStatus prepare_node(TfLiteContext* context, const Node* node) {
+static TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* own) {
+    const Node* node = own->user_data;
+    if (node == NULL) return kTfLiteError;  // init has said why
     const TfLiteTensor *predicted = &context->tensors[node->predicted], *source = &context->tensors[node->source];
     const TfLiteTensor* bias = &context->tensors[node->bias];
     if (!is_float(predicted, 4) || !is_float(source, 4) || !is_float(bias, 1)) return fail(context, "float32 tensors of rank 4, 4 and 1 are needed");
@@ -134,19 +127,17 @@ static TfLiteStatus prepare_node(TfLiteContext* context, const Node* node) {
     }
     if (shape[3] < (int64_t)node->predicted_start + ACWFACE_PREDICTED || from[3] < node->source_start + needed || bias->dims->data[0] != node->channels)
         return fail(context, "too few channels");
-    const int dims[4] = {shape[0], shape[1], shape[2], node->channels};
-    return context->ResizeTensorExplicit(context, &context->tensors[node->out], 4, dims);
+    TfLiteIntArray* dims = malloc(sizeof(TfLiteIntArray) + 4 * sizeof(int));
+    if (dims == NULL) return fail(context, "out of memory");
+    dims->size = 4;
+    memcpy(dims->data, shape, 3 * sizeof(int));
+    dims->data[3] = node->channels;
+    return context->ResizeTensor(context, &context->tensors[node->out], dims);  // the array is LiteRT's from here on
 }
 
-static TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* node) {
-    const Partition* partition = node->user_data;
-    if (partition == NULL) return kTfLiteError;  // init has said why
-    for (int i = 0; i < partition->count; i++)
-        if (prepare_node(context, &partition->nodes[i]) != kTfLiteOk) return kTfLiteError;
-    return kTfLiteOk;
-}
-
-static void run_node(TfLiteContext* context, const Node* node, const AcwfaceKernel* kernel) {
+static TfLiteStatus invoke(TfLiteContext* context, TfLiteNode* own) {
+    const Node* node = own->user_data;
+    const AcwfaceKernel* kernel = acwface_kernel(0);
     const TfLiteTensor *predicted = &context->tensors[node->predicted], *source = &context->tensors[node->source];
     const int* shape = predicted->dims->data;
     const int32_t pixels = shape[1] * shape[2], step = source->dims->data[3];
@@ -176,41 +167,41 @@ static void run_node(TfLiteContext* context, const Node* node, const AcwfaceKern
             kernel->conv(&op, 0, pixels);
         }
     }
-}
-
-static TfLiteStatus invoke(TfLiteContext* context, TfLiteNode* node) {
-    const Partition* partition = node->user_data;
-    const AcwfaceKernel* kernel = acwface_kernel(0);
-    for (int i = 0; i < partition->count; i++) run_node(context, &partition->nodes[i], kernel);
     return kTfLiteOk;
 }
 
 // --- the delegate ---
 
-// LiteRT hands the delegate a graph: claim our nodes in it.
+// LiteRT hands the delegate a graph: claim our nodes in it, one by one. Claimed together, neighbours would become one node, and LiteRT
+// gives no memory to the tensors inside it.
 static TfLiteStatus claim(TfLiteContext* context, TfLiteDelegate* delegate) {
     TfLiteIntArray* plan = NULL;
     if (context->GetExecutionPlan(context, &plan) != kTfLiteOk) return kTfLiteError;
-    TfLiteIntArray* ours = malloc(sizeof(TfLiteIntArray) + (size_t)plan->size * sizeof(int));
-    if (ours == NULL) return fail(context, "out of memory");
-    ours->size = 0;
-    for (int i = 0; i < plan->size; i++) {
+    const int count = plan->size;
+    int* indices = malloc(((size_t)count + 1) * sizeof(int));  // a copy: the plan changes with every claim
+    TfLiteIntArray* claimed = malloc(sizeof(TfLiteIntArray) + sizeof(int));
+    TfLiteStatus status = indices == NULL || claimed == NULL ? fail(context, "out of memory") : kTfLiteOk;
+    if (status == kTfLiteOk) memcpy(indices, plan->data, (size_t)count * sizeof(int));
+    for (int i = 0; i < count && status == kTfLiteOk; i++) {
         TfLiteNode* node = NULL;
         TfLiteRegistration* registration = NULL;
         Form form;
-        if (context->GetNodeAndRegistration(context, plan->data[i], &node, &registration) == kTfLiteOk && form_of(registration, &form))
-            ours->data[ours->size++] = plan->data[i];
+        status = context->GetNodeAndRegistration(context, indices[i], &node, &registration);
+        if (status != kTfLiteOk || !form_of(registration, &form)) continue;
+        const TfLiteRegistration ours = {
+            .init = init,
+            .free = release,
+            .prepare = prepare,
+            .invoke = invoke,
+            .custom_name = form == CONV ? "AcwfaceDeformConvTiled" : "AcwfaceDeformSample",
+            .version = 1,
+        };
+        claimed->size = 1;
+        claimed->data[0] = indices[i];
+        status = context->ReplaceNodeSubsetsWithDelegateKernels(context, ours, claimed, delegate);
     }
-    const TfLiteRegistration registration = {
-        .init = init,
-        .free = release,
-        .prepare = prepare,
-        .invoke = invoke,
-        .custom_name = "AcwfaceDeform",
-        .version = 1,
-    };
-    const TfLiteStatus status = context->ReplaceNodeSubsetsWithDelegateKernels(context, registration, ours, delegate);
-    free(ours);
+    free(indices);
+    free(claimed);
     return status;
 }
 

@@ -35,6 +35,16 @@ static inline ivec i_set(int32_t a) { return vdupq_n_s32(a); }
 static inline ivec i_madd(ivec a, ivec b, ivec c) { return vmlaq_s32(c, a, b); }
 static inline void i_store(int32_t* to, ivec a) { vst1q_s32(to, a); }
 
+// Multiplications take any lane of a register.
+typedef float32x4_t quad, run;
+static inline quad q_load(const float* from) { return vld1q_f32(from); }
+static inline run r_load(const float* from) { return vld1q_f32(from); }
+#define v_mul_quad(a, q, j) vmulq_laneq_f32(a, q, j)
+#define v_fma_quad(a, q, j, c) vfmaq_laneq_f32(c, a, q, j)
+#define v_fma_run(a, r, j, c) vfmaq_laneq_f32(c, a, r, j)
+
+static inline void store_quads(vec a, vec b, vec c, vec d, float* to) { vst4q_f32(to, (float32x4x4_t){{a, b, c, d}}); }
+
 static inline void transpose(const float* from, ptrdiff_t from_stride, float* to, ptrdiff_t to_stride) {
     const float32x4x2_t upper = vtrnq_f32(vld1q_f32(from), vld1q_f32(from + from_stride));
     const float32x4x2_t lower = vtrnq_f32(vld1q_f32(from + 2 * from_stride), vld1q_f32(from + 3 * from_stride));

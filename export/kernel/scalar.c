@@ -4,6 +4,8 @@
 
 #include "kernels.h"
 
+enum { BLOCK = 16 };  // channels that are summed up at once
+
 // A bilinear sample: the four pixels round a point, row by row. One outside the image has weight 0 and the index of some pixel in it.
 typedef struct {
     int32_t pixel[4];
@@ -46,12 +48,17 @@ static void sample(const AcwfaceDeformSample* op, int32_t first, int32_t last) {
     for (int32_t p = first; p < last; p++) {
         Sample samples[ACWFACE_TAPS];
         for (int k = 0; k < ACWFACE_TAPS; k++) samples[k] = locate(layer, p / layer->width, p % layer->width, k);
-        for (int32_t o = 0; o < layer->channels; o++) {
-            float sum = 0.0f;
+        for (int32_t begin = 0; begin < layer->channels; begin += BLOCK) {
+            const int32_t count = layer->channels - begin < BLOCK ? layer->channels - begin : BLOCK;
+            float sum[BLOCK] = {0.0f};
             for (int k = 0; k < ACWFACE_TAPS; k++)
-                for (int c = 0; c < 4; c++)
-                    sum += samples[k].weight[c] * op->mixed[samples[k].pixel[c] * op->mixed_pixel + k * layer->channels + o];
-            layer->out[p * layer->out_pixel + o * layer->out_channel] = activated(layer, o, sum);
+                for (int c = 0; c < 4; c++) {
+                    const float weight = samples[k].weight[c];
+                    const float* from = op->mixed + samples[k].pixel[c] * op->mixed_pixel + (ptrdiff_t)k * layer->channels + begin;
+                    for (int32_t o = 0; o < count; o++) sum[o] += weight * from[o];
+                }
+            for (int32_t o = 0; o < count; o++)
+                layer->out[p * layer->out_pixel + (begin + o) * layer->out_channel] = activated(layer, begin + o, sum[o]);
         }
     }
 }
@@ -59,18 +66,21 @@ static void sample(const AcwfaceDeformSample* op, int32_t first, int32_t last) {
 static void conv(const AcwfaceDeformConv* op, int32_t first, int32_t last) {
     const AcwfaceDeform* layer = &op->layer;
     for (int32_t p = first; p < last; p++) {
-        float* out = layer->out + p * layer->out_pixel;
-        for (int32_t o = 0; o < layer->channels; o++) out[o * layer->out_channel] = 0.0f;
-        for (int k = 0; k < ACWFACE_TAPS; k++) {
-            const Sample at = locate(layer, p / layer->width, p % layer->width, k);
-            const float* weight = op->weight + (ptrdiff_t)k * op->in_channels * layer->channels;
-            for (int32_t i = 0; i < op->in_channels; i++, weight += layer->channels) {
-                float value = 0.0f;
-                for (int c = 0; c < 4; c++) value += at.weight[c] * op->in[at.pixel[c] * op->in_pixel + i];
-                for (int32_t o = 0; o < layer->channels; o++) out[o * layer->out_channel] += value * weight[o];
-            }
+        Sample samples[ACWFACE_TAPS];
+        for (int k = 0; k < ACWFACE_TAPS; k++) samples[k] = locate(layer, p / layer->width, p % layer->width, k);
+        for (int32_t begin = 0; begin < layer->channels; begin += BLOCK) {
+            const int32_t count = layer->channels - begin < BLOCK ? layer->channels - begin : BLOCK;
+            float sum[BLOCK] = {0.0f};
+            for (int k = 0; k < ACWFACE_TAPS; k++)
+                for (int32_t i = 0; i < op->in_channels; i++) {
+                    const float* weight = op->weight + ((ptrdiff_t)k * op->in_channels + i) * layer->channels + begin;
+                    float value = 0.0f;
+                    for (int c = 0; c < 4; c++) value += samples[k].weight[c] * op->in[samples[k].pixel[c] * op->in_pixel + i];
+                    for (int32_t o = 0; o < count; o++) sum[o] += value * weight[o];
+                }
+            for (int32_t o = 0; o < count; o++)
+                layer->out[p * layer->out_pixel + (begin + o) * layer->out_channel] = activated(layer, begin + o, sum[o]);
         }
-        for (int32_t o = 0; o < layer->channels; o++) out[o * layer->out_channel] = activated(layer, o, out[o * layer->out_channel]);
     }
 }
 

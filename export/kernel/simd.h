@@ -10,11 +10,15 @@
 //   v_leaky(v, slope)     v where v > 0, else slope * v
 //   v_lane                0, 1, 2, ... as floats
 //   i_from, i_set, i_madd (a * b + c), i_store
+//   quad, q_load, v_fma_quad(a, q, j, c)      four floats; a * q[j] + c for a constant j (v_mul_quad: a * q[j]). Cheapest where q stays for all four j
+//   run, r_load, v_fma_run(a, r, j, c)        the same, cheapest where other values are added in between
+//   store_quads(a, b, c, d, to)               (a, b, c, d) of each lane side by side, lanes in the order of slot()
 //   transpose(from, from_stride, to, to_stride)   a block of LANES x LANES floats
 //
 // Work goes by groups of GROUP output pixels, in three steps: the sampling points of the whole group, lanes being pixels; then the
 // sums, pixel by pixel, lanes being channels; then the store, through a transposition where the output is NCHW.
 
+#include <math.h>
 #include <string.h>
 
 #include "kernels.h"
@@ -25,16 +29,19 @@
 enum { GROUP = 16, BLOCK = 16, BLOCK_VECTORS = BLOCK / LANES };
 
 // The sampling points of a group of pixels. Each tap has the pixel at its upper left corner and four weights, row by row, the
-// modulator in them. All four corners are always inside the image: see tent().
+// modulator in them. All four corners are always inside the image: see tent(). Pixel i's weights are at slot(i).
 typedef struct {
     int32_t pixel[ACWFACE_TAPS][GROUP];
-    float weight[ACWFACE_TAPS][4][GROUP];
+    float weight[ACWFACE_TAPS][GROUP][4];
 } Samples;
+
+// Where store_quads leaves lane i, counted in quads: x86 shuffles within 128 bits, so each vector that it stores holds every fourth lane.
+INLINE int slot(int i) { return i - i % LANES + i % 4 * (LANES / 4) + i % LANES / 4; }
 
 // exp(x) to 3e-9 and rounding, for x in [-87, 87]: 2^n * exp(r), |r| <= log(2) / 2; the polynomial is a minimax fit. NaN gives NaN.
 INLINE vec v_exp(vec x) {
     const vec n = v_round(v_mul(x, v_set(1.44269504f)));
-    const vec r = v_fma(n, v_set(1.42860677e-6f), v_fma(n, v_set(-0.693145752f), x));  // log(2) in two parts
+    const vec r = v_fma(n, v_set(-1.42860677e-6f), v_fma(n, v_set(-0.693145752f), x));  // log(2) in two parts
     vec p = v_fma(v_set(0x1.6a244cp-10f), r, v_set(0x1.1239d4p-7f));
     p = v_fma(p, r, v_set(0x1.5558f2p-5f));
     p = v_fma(p, r, v_set(0x1.555492p-3f));
@@ -54,36 +61,33 @@ static void locate(const AcwfaceDeform* layer, int32_t first, const float* chann
     const int32_t width = layer->width, height = layer->height;
     const int32_t row = first / width, column = first % width;
     const vec one = v_set(1.0f), limit = v_set(layer->offset_limit), below = v_set(-layer->offset_limit);
-    // The first of the two rows that are read is one of 0 .. height - 2. An image of one row has no second: put out of every sample's
-    // reach, its weight is zero, and the sums read row 0 for it.
+    // The first of the two rows that are read is one of 0 .. height - 2. An image of one row has no second: infinitely far
+    // away, its weight is zero, and the sums read row 0 for it.
     const vec top_last = v_set((float)(height > 1 ? height - 2 : 0)), left_last = v_set((float)(width > 1 ? width - 2 : 0));
-    const vec down = v_set(height > 1 ? 1.0f : 0x1p30f), right = v_set(width > 1 ? 1.0f : 0x1p30f);
+    const vec down = v_set(height > 1 ? 1.0f : INFINITY), right = v_set(width > 1 ? 1.0f : INFINITY);
     const ivec row_pixels = i_set(width);
     for (int i = 0; i < GROUP; i += LANES, channel += LANES) {
         // Exact: x + 1/2 is at least 1/2 away from a multiple of the width, and quotients are small.
         const vec along = v_add(v_lane(), v_set((float)(column + i)));
         const vec rows = v_floor(v_div(v_add(along, v_set(0.5f)), v_set((float)width)));
-        const vec y = v_add(rows, v_set((float)row));
-        const vec x = v_fma(rows, v_set(-(float)width), along);
-        for (int k = 0; k < ACWFACE_TAPS; k++) {
-            const float* shift = channel + 2 * k * stride;
-            const vec dy = v_min_nan(v_max_nan(v_load(shift), below), limit);
-            const vec dx = v_min_nan(v_max_nan(v_load(shift + stride), below), limit);
-            const vec at_y = v_add(v_add(y, v_set((float)(k / 3 - 1))), dy);
-            const vec at_x = v_add(v_add(x, v_set((float)(k % 3 - 1))), dx);
-            const vec top = v_min_number(v_max_number(v_floor(at_y), v_set(0.0f)), top_last);
-            const vec left = v_min_number(v_max_number(v_floor(at_x), v_set(0.0f)), left_last);
-            i_store(samples->pixel[k] + i, i_madd(i_from(top), row_pixels, i_from(left)));
+        vec tap_y = v_add(rows, v_set((float)(row - 1)));
+        const vec first_x = v_sub(v_fma(rows, v_set(-(float)width), along), one);
+        for (int k = 0; k < ACWFACE_TAPS; tap_y = v_add(tap_y, one)) {
+            vec tap_x = first_x;
+            for (int end = k + 3; k < end; k++, tap_x = v_add(tap_x, one)) {
+                const float* shift = channel + 2 * k * stride;
+                const vec y = v_add(tap_y, v_min_nan(v_max_nan(v_load(shift), below), limit));
+                const vec x = v_add(tap_x, v_min_nan(v_max_nan(v_load(shift + stride), below), limit));
+                const vec top = v_min_number(v_max_number(v_floor(y), v_set(0.0f)), top_last);
+                const vec left = v_min_number(v_max_number(v_floor(x), v_set(0.0f)), left_last);
+                i_store(samples->pixel[k] + i, i_madd(i_from(top), row_pixels, i_from(left)));
 
-            vec modulator = v_load(channel + (2 * ACWFACE_TAPS + k) * stride);
-            modulator = v_min_nan(v_max_nan(modulator, v_set(-87.0f)), v_set(87.0f));
-            modulator = v_div(v_set(2.0f), v_add(one, v_exp(v_sub(v_set(0.0f), modulator))));
-            const vec upper = v_mul(modulator, tent(at_y, top)), lower = v_mul(modulator, tent(at_y, v_add(top, down)));
-            const vec near = tent(at_x, left), far = tent(at_x, v_add(left, right));
-            v_store(samples->weight[k][0] + i, v_mul(upper, near));
-            v_store(samples->weight[k][1] + i, v_mul(upper, far));
-            v_store(samples->weight[k][2] + i, v_mul(lower, near));
-            v_store(samples->weight[k][3] + i, v_mul(lower, far));
+                const vec m = v_max_nan(v_load(channel + (2 * ACWFACE_TAPS + k) * stride), v_set(-87.0f));
+                const vec modulator = v_div(v_set(2.0f), v_add(one, v_exp(v_sub(v_set(0.0f), v_min_nan(m, v_set(87.0f))))));
+                const vec upper = v_mul(modulator, tent(y, top)), lower = v_mul(modulator, tent(y, v_add(top, down)));
+                const vec near = tent(x, left), far = tent(x, v_add(left, right));
+                store_quads(v_mul(upper, near), v_mul(upper, far), v_mul(lower, near), v_mul(lower, far), samples->weight[k][i]);
+            }
         }
     }
 }
@@ -120,14 +124,15 @@ INLINE Grid grid_of(const AcwfaceDeform* layer, ptrdiff_t pixel) {
     return (Grid){pixel, layer->width > 1 ? pixel : 0, layer->height > 1 ? layer->width * pixel : 0};
 }
 
-// sum[v] += the four weighted corners of one tap of pixel i, for `vectors` vectors of channels. Each vector has `chains` sums, so
-// that enough additions are under way at once.
-INLINE void add_corners(const float* corner, Grid grid, const Samples* samples, int k, int i, int vectors, int chains, vec sum[][8]) {
-    UNROLL for (int c = 0; c < 4; c++) {
-        const float* at = corner + (c / 2 ? grid.down : 0) + (c % 2 ? grid.right : 0);
-        const vec weight = v_set(samples->weight[k][c][i]);
-        UNROLL for (int v = 0; v < vectors; v++) sum[c % chains][v] = v_fma(weight, v_load(at + v * LANES), sum[c % chains][v]);
-    }
+// sum[v] += the four weighted corners of one tap of a pixel, for `vectors` vectors of channels. Each vector has `chains` sums, so that
+// enough additions are under way at once.
+INLINE void add_corners(const float* corner, Grid grid, const float weights[4], int vectors, int chains, vec sum[][8]) {
+    const quad weight = q_load(weights);
+    const float *next = corner + grid.right, *below = corner + grid.down, *across = below + grid.right;
+    UNROLL for (int v = 0; v < vectors; v++) sum[0][v] = v_fma_quad(v_load(corner + v * LANES), weight, 0, sum[0][v]);
+    UNROLL for (int v = 0; v < vectors; v++) sum[1 % chains][v] = v_fma_quad(v_load(next + v * LANES), weight, 1, sum[1 % chains][v]);
+    UNROLL for (int v = 0; v < vectors; v++) sum[2 % chains][v] = v_fma_quad(v_load(below + v * LANES), weight, 2, sum[2 % chains][v]);
+    UNROLL for (int v = 0; v < vectors; v++) sum[3 % chains][v] = v_fma_quad(v_load(across + v * LANES), weight, 3, sum[3 % chains][v]);
 }
 
 INLINE vec joined(vec sum[][8], int v, int chains) {
@@ -149,7 +154,7 @@ INLINE void sample_group(const AcwfaceDeformSample* op, const float* mixed, cons
             UNROLL for (int c = 1; c < chains; c++) sum[c][v] = v_set(0.0f);
         }
         UNROLL for (int k = 0; k < ACWFACE_TAPS; k++)
-            add_corners(mixed + samples->pixel[k][i] * grid.pixel + k * tap, grid, samples, k, i, vectors, chains, sum);
+            add_corners(mixed + samples->pixel[k][i] * grid.pixel + k * tap, grid, samples->weight[k][slot(i)], vectors, chains, sum);
         UNROLL for (int v = 0; v < vectors; v++) v_store(to + v * LANES, v_leaky(joined(sum, v, chains), slope));
     }
 }
@@ -163,8 +168,8 @@ static void sample_rest(const AcwfaceDeformSample* op, const float* mixed, const
             float sum = bias[o];
             for (int k = 0; k < ACWFACE_TAPS; k++) {
                 const float* corner = mixed + samples->pixel[k][i] * grid.pixel + (ptrdiff_t)k * op->layer.channels + o;
-                for (int c = 0; c < 4; c++)
-                    sum += samples->weight[k][c][i] * corner[(c / 2 ? grid.down : 0) + (c % 2 ? grid.right : 0)];
+                const float* weight = samples->weight[k][slot(i)];
+                for (int c = 0; c < 4; c++) sum += weight[c] * corner[(c / 2 ? grid.down : 0) + (c % 2 ? grid.right : 0)];
             }
             to[i * stride + o] = sum > 0.0f ? sum : op->layer.negative_slope * sum;
         }
@@ -220,22 +225,50 @@ static void sample(const AcwfaceDeformSample* op, int32_t first, int32_t last) {
 // matrices come) are multiplied by their rows of the tap matrices; OUTPUTS outputs of the group are summed up meanwhile.
 enum { DEPTH = 192, OUTPUTS = 64 };
 
-// Samples `channels` input channels, from `channel` on, of tap k for every pixel of a group: to[i * DEPTH].
+// Samples `vectors` vectors of input channels of one tap for every pixel of a group: to[i * DEPTH]. `pixel` and `weight` are the tap's.
+INLINE void sample_vectors(const float* in, Grid grid, const int32_t* pixel, const float (*weight)[4], int vectors, float* to) {
+    for (int i = 0; i < GROUP; i++, to += DEPTH) {
+        const float* corner = in + pixel[i] * grid.pixel;
+        const quad weights = q_load(weight[slot(i)]);
+        vec sum[4];
+        UNROLL for (int v = 0; v < vectors; v++) sum[v] = v_mul_quad(v_load(corner + v * LANES), weights, 0);
+        corner += grid.right;
+        UNROLL for (int v = 0; v < vectors; v++) sum[v] = v_fma_quad(v_load(corner + v * LANES), weights, 1, sum[v]);
+        corner += grid.down;
+        UNROLL for (int v = 0; v < vectors; v++) sum[v] = v_fma_quad(v_load(corner + v * LANES), weights, 3, sum[v]);
+        corner -= grid.right;
+        UNROLL for (int v = 0; v < vectors; v++) sum[v] = v_fma_quad(v_load(corner + v * LANES), weights, 2, sum[v]);
+        UNROLL for (int v = 0; v < vectors; v++) v_store(to + v * LANES, sum[v]);
+    }
+}
+
+// Out of line: inlined into loops over channels, compilers compute all addresses and weights of a group ahead, and spill them.
+#define NOINLINE static __attribute__((noinline))
+NOINLINE void sample_four(const float* in, Grid grid, const int32_t* pixel, const float (*weight)[4], float* to) {
+    sample_vectors(in, grid, pixel, weight, 4, to);
+}
+NOINLINE void sample_block(const float* in, Grid grid, const int32_t* pixel, const float (*weight)[4], float* to) {
+    sample_vectors(in, grid, pixel, weight, BLOCK_VECTORS, to);
+}
+NOINLINE void sample_one(const float* in, Grid grid, const int32_t* pixel, const float (*weight)[4], float* to) {
+    sample_vectors(in, grid, pixel, weight, 1, to);
+}
+
+// The same for any number of channels, from `channel` on.
 static void sample_inputs(const AcwfaceDeformConv* op, const Samples* samples, int k, int32_t channel, int channels, float* to) {
     const Grid grid = grid_of(&op->layer, op->in_pixel);
-    for (int i = 0; i < GROUP; i++, to += DEPTH) {
-        const float *upper = op->in + samples->pixel[k][i] * grid.pixel + channel, *lower = upper + grid.down;
-        const float a = samples->weight[k][0][i], b = samples->weight[k][1][i], c = samples->weight[k][2][i], d = samples->weight[k][3][i];
-        const vec va = v_set(a), vb = v_set(b), vc = v_set(c), vd = v_set(d);
-        int j = 0;
-        for (; j + LANES <= channels; j += LANES) {
-            const vec first = v_fma(vb, v_load(upper + grid.right + j), v_mul(va, v_load(upper + j)));
-            const vec second = v_fma(vd, v_load(lower + grid.right + j), v_mul(vc, v_load(lower + j)));
-            v_store(to + j, v_add(first, second));
+    const float* in = op->in + channel;
+    const int32_t* pixel = samples->pixel[k];
+    const float(*weight)[4] = samples->weight[k];
+    int j = 0;
+    for (; j + 4 * LANES <= channels; j += 4 * LANES) sample_four(in + j, grid, pixel, weight, to + j);
+    for (; j + BLOCK <= channels; j += BLOCK) sample_block(in + j, grid, pixel, weight, to + j);
+    for (; j + LANES <= channels; j += LANES) sample_one(in + j, grid, pixel, weight, to + j);
+    for (; j < channels; j++)
+        for (int i = 0; i < GROUP; i++) {
+            const float *corner = in + pixel[i] * grid.pixel + j, *below = corner + grid.down, *w = weight[slot(i)];
+            to[i * DEPTH + j] = w[0] * corner[0] + w[1] * corner[grid.right] + w[2] * below[0] + w[3] * below[grid.right];
         }
-        for (; j < channels; j++)
-            to[j] = a * upper[j] + b * upper[grid.right + j] + (c * lower[j] + d * lower[grid.right + j]);
-    }
 }
 
 // rows[i * OUTPUTS + o] += values[i * DEPTH + j] * weight[j * outputs + o] over j, for `vectors` vectors of o and for every pixel i of
@@ -246,14 +279,27 @@ INLINE void multiply(const float* values, int depth, const float* weight, ptrdif
         vec sum[AT_ONCE][BLOCK_VECTORS];
         UNROLL for (int n = 0; n < AT_ONCE; n++)
             UNROLL for (int v = 0; v < vectors; v++) sum[n][v] = v_load(rows + n * OUTPUTS + v * LANES);
-        for (int j = 0; j < depth; j++) {
-            vec row[BLOCK_VECTORS];
-            UNROLL for (int v = 0; v < vectors; v++) row[v] = v_load(weight + j * outputs + v * LANES);
-            UNROLL for (int n = 0; n < AT_ONCE; n++) {
-                const vec value = v_set(values[n * DEPTH + j]);
-                UNROLL for (int v = 0; v < vectors; v++) sum[n][v] = v_fma(value, row[v], sum[n][v]);
-            }
+        int j = 0;
+        for (; j + 4 <= depth; j += 4) {
+            run value[AT_ONCE];
+            UNROLL for (int n = 0; n < AT_ONCE; n++) value[n] = r_load(values + n * DEPTH + j);
+#define ADD_ROW(R)                                                                                                       \
+    do {                                                                                                                 \
+        vec row[BLOCK_VECTORS];                                                                                          \
+        UNROLL for (int v = 0; v < vectors; v++) row[v] = v_load(weight + (j + R) * outputs + v * LANES);                \
+        UNROLL for (int n = 0; n < AT_ONCE; n++)                                                                         \
+            UNROLL for (int v = 0; v < vectors; v++) sum[n][v] = v_fma_run(row[v], value[n], R, sum[n][v]);              \
+    } while (0)
+            ADD_ROW(0);
+            ADD_ROW(1);
+            ADD_ROW(2);
+            ADD_ROW(3);
+#undef ADD_ROW
         }
+        for (; j < depth; j++)
+            for (int n = 0; n < AT_ONCE; n++)
+                UNROLL for (int v = 0; v < vectors; v++)
+                    sum[n][v] = v_fma(v_set(values[n * DEPTH + j]), v_load(weight + j * outputs + v * LANES), sum[n][v]);
         UNROLL for (int n = 0; n < AT_ONCE; n++)
             UNROLL for (int v = 0; v < vectors; v++) v_store(rows + n * OUTPUTS + v * LANES, sum[n][v]);
     }
@@ -269,6 +315,21 @@ static void multiply_all(const float* values, int depth, const float* weight, pt
             for (int j = 0; j < depth; j++) rows[i * OUTPUTS + o] += values[i * DEPTH + j] * weight[j * outputs + o];
 }
 
+static void start_rows(const float* bias, int width, float* rows) {
+    for (int i = 0; i < GROUP; i++) {
+        int o = 0;
+        for (; o + LANES <= width; o += LANES) v_store(rows + i * OUTPUTS + o, v_load(bias + o));
+        for (; o < width; o++) rows[i * OUTPUTS + o] = bias[o];
+    }
+}
+
+static void activate_rows(float negative_slope, int width, float* rows) {
+    const vec slope = v_set(negative_slope);
+    for (int i = 0; i < GROUP; i++)
+        for (int o = 0; o < width; o += LANES)  // the last vector may reach into what is not used, but never beyond OUTPUTS
+            v_store(rows + i * OUTPUTS + o, v_leaky(v_load(rows + i * OUTPUTS + o), slope));
+}
+
 static void conv(const AcwfaceDeformConv* op, int32_t first, int32_t last) {
     const AcwfaceDeform* layer = &op->layer;
     Samples samples;
@@ -278,7 +339,7 @@ static void conv(const AcwfaceDeformConv* op, int32_t first, int32_t last) {
         locate_group(layer, first, count, &samples);
         for (int32_t channel = 0; channel < layer->channels; channel += OUTPUTS) {
             const int width = layer->channels - channel < OUTPUTS ? layer->channels - channel : OUTPUTS;
-            for (int i = 0; i < GROUP; i++) memcpy(rows + i * OUTPUTS, layer->bias + channel, width * sizeof(float));
+            start_rows(layer->bias + channel, width, rows);
             const float* weight = op->weight + channel;
             int depth = 0;
             for (int k = 0; k < ACWFACE_TAPS; k++)
@@ -293,8 +354,7 @@ static void conv(const AcwfaceDeformConv* op, int32_t first, int32_t last) {
                     depth += inputs;
                 }
             multiply_all(values, depth, weight, layer->channels, rows, width);
-            const vec slope = v_set(layer->negative_slope);
-            for (int j = 0; j < GROUP * OUTPUTS; j += LANES) v_store(rows + j, v_leaky(v_load(rows + j), slope));
+            activate_rows(layer->negative_slope, width, rows);
             store_group(layer, rows, OUTPUTS, first, count, channel, width);
         }
     }

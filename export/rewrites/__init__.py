@@ -9,14 +9,17 @@ import copy
 from collections.abc import Callable, Collection, Mapping
 
 from export.deform_routes import ROUTES, Route
+from export.rewrites.attention import BLOCK, pool_channels, split_attention
 from export.rewrites.deform import fold_norm, merge_predictions, mix_then_sample, use_route
 from export.rewrites.heads import DeployModel, merge_heads
-from export.rewrites.split_attention import BLOCK, split_attention
+from export.rewrites.neck import weigh_then_upsample
 from model.detector import Detector
 from model.errors import UserError
 
 REWRITES: dict[str, Callable[[DeployModel], None]] = {
     "split-attention": split_attention,
+    "pool-channels": pool_channels,
+    "weigh-then-upsample": weigh_then_upsample,
     "merge-predictions": merge_predictions,
     "fold-norm": fold_norm,
     "mix-then-sample": mix_then_sample,

@@ -31,7 +31,7 @@ class DeployModel(nn.Module):
         super().__init__()
         self.detector = detector
         self.attention_block = attention_block
-        """See :class:`export.rewrites.split_attention.BlockConv`."""
+        """See :class:`export.rewrites.attention.BlockConv`."""
         self.merged_heads: nn.ModuleList | None = None
 
     def forward(self, image: Tensor) -> DeployOutputs:

@@ -8,6 +8,7 @@ import onnxruntime
 from model.artifact import Artifact
 from model.errors import UserError
 from runtime_bench.runtimes import Outputs, require_version
+from runtime_bench.runtimes.libraries import library_path
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:
@@ -20,12 +21,15 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
 
 
 def open_session(artifact: Artifact, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    """Load the model of an ONNX artifact.
+    """Load the model of an ONNX artifact, and the library with its operators.
 
     Raises:
-        UserError: onnxruntime is older than the artifact needs, or refuses the model.
+        UserError: onnxruntime is older than the artifact needs, its operators are missing, or it refuses the model.
     """
     require_version(artifact, "onnxruntime", onnxruntime.__version__)
+    library = artifact.manifest.runtime.library
+    if library is not None:
+        options.register_custom_ops_library(str(library_path(library)))
     try:
         return onnxruntime.InferenceSession(artifact.model_path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exception classes share no base but this

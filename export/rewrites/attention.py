@@ -1,12 +1,16 @@
-"""``split-attention``: the 49x49 convolution of EDAM's spatial attention, which has one output channel, on all lanes of a SIMD unit."""
+"""EDAM's spatial attention: ``split-attention`` and ``pool-channels``."""
 
 from __future__ import annotations
 
+from functools import reduce
+
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
 from export.rewrites.heads import DeployModel
-from model.attention import SpatialAttention
+from export.rewrites.replace import replace_modules
+from model.attention import ChannelPool
 
 BLOCK = (8, 4)
 """Rows and columns of outputs that ONNX Runtime should compute at once, as so many channels."""
@@ -55,7 +59,24 @@ def _shifted(kernel: Tensor, copies: int) -> Tensor:
 
 
 def split_attention(model: DeployModel) -> None:
-    """See the module."""
-    for attention in model.modules():
-        if isinstance(attention, SpatialAttention):
-            attention.conv = BlockConv(attention.conv, model.attention_block)
+    """``split-attention``: the 49x49 convolution, which has one output channel, fills all lanes of a SIMD unit; see :class:`BlockConv`."""
+    replace_modules(model, nn.Conv2d, lambda conv: BlockConv(conv, model.attention_block) if conv.kernel_size == (49, 49) else conv)
+
+
+class SplitChannelPool(nn.Module):
+    """:class:`model.attention.ChannelPool` in operators that walk through memory once: maxima of groups of channels, a matrix product.
+
+    ONNX Runtime's reductions over the second axis take one column after the other: at 64x80x80 the maximum takes 0.36 ms by one
+    ReduceMax and 0.14 so, the mean 0.36 and 0.03.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels, height, width = x.shape[1:]
+        largest = reduce(torch.maximum, x.chunk(4, dim=1)).amax(dim=1, keepdim=True)
+        mean = torch.full((1, channels), 1 / channels) @ x.flatten(2)
+        return torch.cat([largest, mean.unflatten(2, (height, width))], dim=1)
+
+
+def pool_channels(model: DeployModel) -> None:
+    """``pool-channels``: see :class:`SplitChannelPool`."""
+    replace_modules(model, ChannelPool, lambda pool: SplitChannelPool())

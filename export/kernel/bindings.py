@@ -1,0 +1,118 @@
+"""The bare kernel from Python: every implementation that this processor can run, on NumPy arrays, for tests and measurements."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Callable
+from ctypes import CFUNCTYPE, POINTER, Structure, c_char_p, c_float, c_int32, c_ssize_t, c_void_p
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TAPS = 9
+
+
+class _Layer(Structure):  # AcwfaceDeform of deform.h, and so on
+    _fields_ = [
+        *(("height", c_int32), ("width", c_int32), ("channels", c_int32)),
+        *(("predicted", c_void_p), ("predicted_pixel", c_ssize_t), ("predicted_channel", c_ssize_t)),
+        *(("bias", c_void_p), ("out", c_void_p), ("out_pixel", c_ssize_t), ("out_channel", c_ssize_t)),
+        *(("offset_limit", c_float), ("negative_slope", c_float)),
+    ]
+
+
+class _Sample(Structure):
+    _fields_ = [("layer", _Layer), ("mixed", c_void_p), ("mixed_pixel", c_ssize_t)]
+
+
+class _Conv(Structure):
+    _fields_ = [("layer", _Layer), ("in_channels", c_int32), ("input", c_void_p), ("in_pixel", c_ssize_t), ("weight", c_void_p)]
+
+
+class _Kernel(Structure):
+    _fields_ = [
+        ("name", c_char_p),
+        ("sample", CFUNCTYPE(None, POINTER(_Sample), c_int32, c_int32)),
+        ("conv", CFUNCTYPE(None, POINTER(_Conv), c_int32, c_int32)),
+    ]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One image's call, all arrays dense float32. With ``nhwc`` false, ``predicted`` is (P, H, W) and the output (O, H, W)."""
+
+    predicted: np.ndarray
+    """Its first 27 channels count."""
+    bias: np.ndarray
+    """(O,)"""
+    offset_limit: float = math.inf
+    """Pixels."""
+    negative_slope: float = 1.0
+    nhwc: bool = False
+    """``predicted`` is (H, W, P) and the output (H, W, O)."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)"""
+        return self.predicted.shape[:2] if self.nhwc else self.predicted.shape[1:]
+
+    def empty_output(self) -> np.ndarray:
+        channels, (height, width) = len(self.bias), self.size
+        return np.empty((height, width, channels) if self.nhwc else (channels, height, width), np.float32)
+
+    def _struct(self, out: np.ndarray) -> _Layer:
+        height, width = self.size
+        strides = [(array.shape[2], 1) if self.nhwc else (1, height * width) for array in (self.predicted, out)]
+        bounds = (self.offset_limit, self.negative_slope)
+        return _Layer(height, width, len(self.bias), _data(self.predicted), *strides[0], _data(self.bias), _data(out), *strides[1], *bounds)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One implementation. Its functions compute output pixels ``first`` to ``last`` (default: all), counted row by row."""
+
+    name: str
+    _functions: _Kernel
+
+    def sample(self, layer: Layer, mixed: np.ndarray, out: np.ndarray, first: int = 0, last: int | None = None) -> np.ndarray:
+        """Sample ``mixed`` (H, W, 9 * O or more) into ``out``."""
+        call = _Sample(layer._struct(out), _data(mixed), mixed.shape[-1])
+        return self._run(self._functions.sample, call, layer, out, first, last)
+
+    def conv(
+        self, layer: Layer, image: np.ndarray, weight: np.ndarray, out: np.ndarray, first: int = 0, last: int | None = None
+    ) -> np.ndarray:
+        """Sample ``image`` (H, W, C or more), multiply by ``weight`` (9, C, O), into ``out``."""
+        call = _Conv(layer._struct(out), weight.shape[1], _data(image), image.shape[-1], _data(weight))
+        return self._run(self._functions.conv, call, layer, out, first, last)
+
+    @staticmethod
+    def _run(function: Callable[..., None], call: Structure, layer: Layer, out: np.ndarray, first: int, last: int | None) -> np.ndarray:
+        function(ctypes.byref(call), first, math.prod(layer.size) if last is None else last)
+        return out
+
+
+def _data(array: np.ndarray) -> int:
+    assert array.dtype == np.float32
+    assert array.flags.c_contiguous
+    return array.ctypes.data
+
+
+def open_kernels(library: Path) -> list[Kernel]:
+    """The implementations in any of the built libraries that this processor can run, the best first."""
+    functions: Any = ctypes.CDLL(str(library))
+    functions.acwface_kernel.restype = POINTER(_Kernel)
+    kernels = []
+    while kernel := functions.acwface_kernel(len(kernels)):
+        kernels.append(Kernel(kernel.contents.name.decode(), kernel.contents))
+    return kernels
+
+
+def library_version(library: Path) -> str:
+    """:data:`export.kernel.VERSION` of the sources that a library was built from."""
+    functions: Any = ctypes.CDLL(str(library))
+    functions.acwface_kernel_version.restype = c_char_p
+    return functions.acwface_kernel_version().decode()

@@ -1,0 +1,96 @@
+// Runs every implementation that this processor has on random layers, through both memory layouts and both forms, and compares it
+// with the scalar one. Offsets include borders, huge values, infinities and NaN. Arrays are allocated to the element, so that
+// AddressSanitizer sees any access beyond them.
+//
+//   acwface_check [LAYERS [SEED]]
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "deform.h"
+#include "version.h"
+
+static uint32_t state;
+
+// xorshift32 (Marsaglia 2003)
+static uint32_t next(void) {
+    state ^= state << 13;
+    state ^= state >> 17;
+    return state ^= state << 5;
+}
+
+static int32_t between(int32_t low, int32_t high) { return low + (int32_t)(next() % (uint32_t)(high - low + 1)); }
+static float real(void) { return (float)between(-1000000, 1000000) * 1e-6f; }
+
+static float* reals(size_t count) {
+    float* values = malloc(count * sizeof(float));
+    if (values == NULL) abort();
+    for (size_t i = 0; i < count; i++) values[i] = real();
+    return values;
+}
+
+static float offset(void) {
+    static const float SPECIAL[] = {0.0f,   1.0f, -1.0f, 0.5f, 3.0f,  -4.0f,     NAN,     INFINITY, -INFINITY,
+                                    3e38f, -3e38f, 1e9f,  -1e9f, 0x1p30f, -0x1p31f, 1e-40f, 16777216.0f};
+    const uint32_t kind = next() % 8;
+    if (kind == 0) return SPECIAL[next() % (sizeof(SPECIAL) / sizeof(SPECIAL[0]))];
+    return real() * (kind == 1 ? 100.0f : kind < 5 ? 3.0f : 1.0f);
+}
+
+// NaN must be where NaN is.
+static int differs(float a, float b) { return isnan(a) || isnan(b) ? isnan(a) != isnan(b) : fabsf(a - b) > 1e-4f; }
+
+static int check_layer(int index) {
+    const int32_t height = between(1, next() % 4 ? 12 : 2), width = between(1, next() % 4 ? 40 : 3), pixels = height * width;
+    const int32_t outputs = next() % 2 ? 16 * between(1, 9) : between(1, 70), inputs = next() % 2 ? 16 * between(1, 5) : between(1, 210);
+    const int nhwc = next() % 2;
+    const int32_t extra = between(0, 3);  // channels beside the layer's
+    const int32_t predicted_channels = ACWFACE_PREDICTED + extra, sampled = ACWFACE_TAPS * outputs;
+    float *predicted = reals((size_t)predicted_channels * pixels), *bias = reals(outputs), *out = reals((size_t)outputs * pixels);
+    float *expected = reals((size_t)outputs * pixels), *mixed = reals((size_t)(sampled + extra) * pixels);
+    float *in = reals((size_t)(inputs + extra) * pixels), *weight = reals((size_t)ACWFACE_TAPS * inputs * outputs);
+    for (int32_t i = 0; i < predicted_channels * pixels; i++) predicted[i] = offset();
+    for (int32_t i = 0; i < ACWFACE_TAPS * inputs * outputs; i++) weight[i] /= (float)inputs;
+    AcwfaceDeform layer = {height, width, outputs, predicted + (nhwc ? extra : extra * pixels), nhwc ? predicted_channels : 1, nhwc ? 1 : pixels,
+                           bias, expected, nhwc ? outputs : 1, nhwc ? 1 : pixels, next() % 2 ? INFINITY : 1.0f, next() % 2 ? 0.1f : 1.0f};
+    AcwfaceDeformSample sample = {layer, mixed + extra, sampled + extra};
+    AcwfaceDeformConv conv = {layer, inputs, in + extra, inputs + extra, weight};
+
+    int failures = 0, scalar = 0;
+    while (acwface_kernel(scalar + 1) != NULL) scalar++;
+    for (int form = 0; form < 2; form++) {
+        sample.layer.out = conv.layer.out = expected;
+        form ? acwface_kernel(scalar)->conv(&conv, 0, pixels) : acwface_kernel(scalar)->sample(&sample, 0, pixels);
+        sample.layer.out = conv.layer.out = out;
+        for (int k = 0; k < scalar; k++) {
+            const int32_t cut = between(0, pixels);  // two calls, in any order
+            const int32_t bounds[2][2] = {{cut, pixels}, {0, cut}};
+            for (int32_t i = 0; i < outputs * pixels; i++) out[i] = 1e30f;
+            for (int part = 0; part < 2; part++)
+                form ? acwface_kernel(k)->conv(&conv, bounds[part][0], bounds[part][1])
+                     : acwface_kernel(k)->sample(&sample, bounds[part][0], bounds[part][1]);
+            for (int32_t i = 0; i < outputs * pixels; i++)
+                if (differs(out[i], expected[i])) {
+                    printf("layer %d, %s, %s, %dx%d, %d to %d channels, %s, element %d: %g, not %g\n", index, acwface_kernel(k)->name,
+                           form ? "conv" : "sample", height, width, inputs, outputs, nhwc ? "NHWC" : "NCHW", i, out[i], expected[i]);
+                    failures++;
+                    break;
+                }
+        }
+    }
+    free(predicted), free(bias), free(out), free(expected), free(mixed), free(in), free(weight);
+    return failures;
+}
+
+int main(int argc, char** argv) {
+    const int layers = argc > 1 ? atoi(argv[1]) : 200;
+    state = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) | 1u : 1u;
+    int failures = 0;
+    for (int i = 0; i < layers; i++) failures += check_layer(i);
+    printf("kernel %s:", ACWFACE_KERNEL_VERSION);
+    for (int i = 0; acwface_kernel(i) != NULL; i++) printf(" %s", acwface_kernel(i)->name);
+    printf("; %d layers, %d failures\n", layers, failures);
+    return failures != 0;
+}

@@ -1,0 +1,155 @@
+"""The deformable kernel against torchvision: every implementation that this processor has, both forms, both memory layouts."""
+
+import math
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import leaky_relu
+from torchvision.ops import deform_conv2d
+
+from export.kernel import VERSION, host
+from export.kernel.bindings import TAPS, Layer, library_version, open_kernels
+from export.kernel.build import Target, build, targets
+from model.errors import UserError
+
+SHAPES = [
+    # height, width, inputs, outputs
+    (1, 1, 3, 5),
+    (1, 7, 16, 16),
+    (5, 1, 4, 20),
+    (2, 2, 16, 64),
+    (9, 17, 64, 16),
+    (13, 37, 8, 37),
+    (20, 20, 64, 64),
+    (6, 11, 300, 130),
+]
+SPREADS_PX = [0.0, 0.7, 4.0, 300.0]
+"""Standard deviations of the offsets."""
+
+
+def built(tmp_path_factory, name, *options, target=None, programs=()):
+    """A folder with the kernel built by CMake, without any runtime's headers."""
+    out = tmp_path_factory.mktemp(name)
+    try:
+        build(target or Target(host()), out, programs=programs, options=options)
+    except UserError as error:
+        if str(error).startswith("no "):  # no CMake, no compiler
+            pytest.skip(str(error))
+        raise
+    return out
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    return next(built(tmp_path_factory, "kernel").glob("libacwface_kernel.*"))
+
+
+@pytest.fixture(scope="module")
+def kernels(library):
+    return open_kernels(library)
+
+
+class Problem:
+    """A random layer, its expected output (O, H, W), and its tensors as the kernel wants them."""
+
+    def __init__(self, shape, spread_px, limit=math.inf, slope=1.0, nhwc=False, extra=0):
+        height, width, inputs, outputs = shape
+        x = torch.randn(1, inputs, height, width)
+        predicted = torch.randn(1, 3 * TAPS, height, width) * torch.tensor([spread_px] * 2 * TAPS + [2.0] * TAPS).view(-1, 1, 1)
+        weight, bias = torch.randn(outputs, inputs, 3, 3) / (TAPS * inputs) ** 0.5, torch.randn(outputs)
+        offset, modulator = predicted.split((2 * TAPS, TAPS), 1)
+        summed = deform_conv2d(x, offset.clamp(-limit, limit), weight, bias, padding=1, mask=2 * modulator.sigmoid())
+        self.expected = leaky_relu(summed, slope)[0].numpy()
+        padded = torch.cat([predicted[0], torch.randn(extra, height, width)])
+        self.layer = Layer(dense(padded.permute(1, 2, 0) if nhwc else padded), dense(bias), limit, slope, nhwc)
+        self.image = dense(x[0].permute(1, 2, 0))
+        self.weight = dense(weight.permute(2, 3, 1, 0).flatten(0, 1))
+        self.mixed = dense(torch.einsum("hwc,kco->hwko", x[0].permute(1, 2, 0), torch.from_numpy(self.weight)).flatten(2))
+
+    def run(self, kernel, form, *pixels, out=None):
+        """(O, H, W)"""
+        out = self.layer.empty_output() if out is None else out
+        if form == "sample":
+            kernel.sample(self.layer, self.mixed, out, *pixels)
+        else:
+            kernel.conv(self.layer, self.image, self.weight, out, *pixels)
+        return np.moveaxis(out, -1, 0) if self.layer.nhwc else out
+
+
+def dense(tensor):
+    return np.ascontiguousarray(tensor.numpy())
+
+
+@pytest.mark.parametrize("nhwc", [False, True])
+@pytest.mark.parametrize("form", ["sample", "conv"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_it_computes_what_torchvision_does(kernels, shape, form, nhwc):
+    for spread_px in SPREADS_PX:
+        for limit, slope in ((math.inf, 1.0), (1.0, 0.1)):
+            problem = Problem(shape, spread_px, limit, slope, nhwc, extra=3)
+            for kernel in kernels:
+                np.testing.assert_allclose(problem.run(kernel, form), problem.expected, atol=2e-5, err_msg=f"{kernel.name} {spread_px}")
+
+
+@pytest.mark.parametrize("form", ["sample", "conv"])
+def test_how_pixels_are_split_does_not_matter(kernels, form):
+    problem = Problem((7, 23, 32, 48), 1.0)
+    for kernel in kernels:
+        whole = problem.run(kernel, form)
+        parts = problem.layer.empty_output()
+        for first, last in ((100, 161), (0, 37), (37, 100)):
+            problem.run(kernel, form, first, last, out=parts)
+        np.testing.assert_array_equal(parts, whole, err_msg=kernel.name)
+
+
+@pytest.mark.parametrize("modulator", [-200.0, -88.0, -30.0, 0.0, 30.0, 88.0, 200.0])
+def test_modulators_of_any_size(kernels, modulator):
+    problem = Problem((4, 4, 8, 16), 0.0)
+    problem.layer.predicted[2 * TAPS :] = modulator
+    ones = np.ones_like(problem.mixed)
+    problem.layer.bias[:] = 0.0
+    for kernel in kernels:
+        out = kernel.sample(problem.layer, ones, problem.layer.empty_output())
+        # An inner pixel sums nine taps of ones.
+        assert out[0, 1, 1] == pytest.approx(9 * 2 / (1 + math.exp(-modulator)), rel=3e-7, abs=1e-35), kernel.name
+
+
+def test_what_is_not_a_number(kernels):
+    problem = Problem((5, 6, 8, 16), 0.5)
+    problem.layer.predicted[0, 2, 3] = math.nan  # an offset: its tap samples zero
+    problem.layer.predicted[3, 2, 4] = math.inf
+    problem.layer.predicted[2 * TAPS, 0, 0] = math.nan  # a modulator: its pixel is NaN
+    expected = problem.run(kernels[-1], "sample").copy()
+    assert np.isnan(expected[:, 0, 0]).all()
+    assert np.isnan(expected).sum() == len(expected)
+    for kernel in kernels[:-1]:
+        for form in ("sample", "conv"):
+            np.testing.assert_allclose(problem.run(kernel, form), expected, atol=2e-5, err_msg=kernel.name)
+
+
+def test_the_library_names_its_version(library):
+    assert library_version(library) == VERSION
+
+
+def test_sanitizers_find_nothing(tmp_path_factory):
+    """Random layers with borders, NaN, infinite and huge offsets; arrays end where they end."""
+    options = ("-DACWFACE_SANITIZE=ON", "-DCMAKE_BUILD_TYPE=Debug")
+    out = built(tmp_path_factory, "sanitized", *options, programs=["acwface_check"])
+    result = subprocess.run([out / "obj" / "acwface_check", "60", "7"], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "60 layers, 0 failures" in result.stdout
+
+
+def test_neon_under_emulation(tmp_path_factory):
+    """The same layers on an emulated ARM processor."""
+    emulator = shutil.which("qemu-aarch64")
+    target = next((target for target in targets()[0] if target.name == "linux-aarch64" and target.options), None)
+    if emulator is None or target is None:
+        pytest.skip("no qemu-aarch64 and aarch64-linux-gnu-gcc (Debian: apt install qemu-user gcc-aarch64-linux-gnu)")
+    out = built(tmp_path_factory, "arm", "-DCMAKE_EXE_LINKER_FLAGS=-static", target=target, programs=["acwface_check"])
+    result = subprocess.run([emulator, out / "obj" / "acwface_check", "40", "11"], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "neon scalar; 40 layers, 0 failures" in result.stdout
