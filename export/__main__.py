@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from export.deform_routes import ROUTES
 from export.rewrites import REWRITES
-from model.artifact import artifact_name
-from model.checkpoint import default_checkpoint, load_checkpoint
+from export.tflite_routes import PRECISIONS, TFLITE_ROUTES
+from model.artifact import Parity, artifact_name
+from model.checkpoint import Checkpoint, default_checkpoint, load_checkpoint
 from model.cli import Parser, add_size, parse_size, run_command
 from model.config import VARIANTS
 
@@ -19,26 +22,46 @@ ARTIFACTS = Path("build/artifacts")
 def main() -> None:
     parser = Parser(prog="python -m export", description=__doc__.replace("``", ""))
     formats = parser.add_subparsers(dest="format", required=True)
+
     to_onnx = formats.add_parser(
         "onnx",
         help="ONNX, for ONNX Runtime",
         description="Convert, simplify, check, run on photographs, compare with torch; written only if they agree.",
         epilog="example: python -m export onnx --variant acwface_dcn --size 480 640",
     )
-    to_onnx.add_argument("--variant", choices=list(VARIANTS), help=f"network (default: that of --checkpoint, else {DEFAULT_VARIANT})")
-    to_onnx.add_argument(
+    _add_source(to_onnx, ROUTES, "native")
+    shape = to_onnx.add_mutually_exclusive_group()
+    _add_fixed_size(shape)
+    shape.add_argument("--dynamic", action="store_true", help="accept any input size")
+
+    to_tflite = formats.add_parser(
+        "tflite",
+        help="TFLite, for LiteRT",
+        description="Convert, run on photographs with and without XNNPACK, compare with torch; written only if they agree.",
+        epilog="example: python -m export tflite --variant acwface_dcn --dcn decomposed --precision fp16 --size 320",
+    )
+    _add_source(to_tflite, TFLITE_ROUTES, "decomposed")
+    _add_fixed_size(to_tflite)
+    to_tflite.add_argument(
+        "--precision", choices=PRECISIONS, default="fp32", help="fp16: weights stored so, half the file (default: %(default)s)"
+    )
+    args = parser.parse_args()
+    {"onnx": _onnx, "tflite": _tflite}[args.format](args)
+
+
+def _add_source(parser: argparse.ArgumentParser, routes: Iterable[str], default_route: str) -> None:
+    """What every format takes: a checkpoint, how to rewrite it, where to put the artifact."""
+    parser.add_argument("--variant", choices=list(VARIANTS), help=f"network (default: that of --checkpoint, else {DEFAULT_VARIANT})")
+    parser.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="weights: .safetensors or a public .pth (default: those the project ships)"
     )
-    to_onnx.add_argument(
-        "--dcn", choices=list(ROUTES), default="native", help="route of the deformable convolutions (default: %(default)s)"
+    parser.add_argument(
+        "--dcn", choices=list(routes), default=default_route, help="route of the deformable convolutions (default: %(default)s)"
     )
-    shape = to_onnx.add_mutually_exclusive_group()
-    add_size(shape, default=[640], help="fixed input size in pixels, one number for a square (default: 640)")
-    shape.add_argument("--dynamic", action="store_true", help="accept any input size")
-    to_onnx.add_argument(
+    parser.add_argument(
         "--out", type=Path, metavar="DIR", help=f"the artifact's folder (default: {ARTIFACTS}/ and a name made of the above)"
     )
-    to_onnx.add_argument(
+    parser.add_argument(
         "--no-rewrite",
         choices=list(REWRITES),
         action="append",
@@ -46,18 +69,43 @@ def main() -> None:
         metavar="NAME",
         help=f"leave an exact rewrite out, may be repeated: {', '.join(REWRITES)} (default: all are applied)",
     )
-    args = parser.parse_args()
 
-    checkpoint = load_checkpoint(args.checkpoint, args.variant) if args.checkpoint else default_checkpoint(args.variant or DEFAULT_VARIANT)
-    config = checkpoint.detector.config
-    dcn = args.dcn if config.deform else "none"
-    size = None if args.dynamic else parse_size(args.size)
-    out = args.out or ARTIFACTS / artifact_name(config.variant, dcn, "fp32", size, args.format)
 
+def _add_fixed_size(parser: argparse._ActionsContainer) -> None:
+    add_size(parser, default=[640], help="fixed input size in pixels, one number for a square (default: 640)")
+
+
+def _onnx(args: argparse.Namespace) -> None:
     from export.onnx_export import export_onnx  # here, so that --help and wrong arguments need not wait for the converters
 
+    checkpoint, dcn = _open_source(args)
+    size = None if args.dynamic else parse_size(args.size)
+    out = args.out or ARTIFACTS / artifact_name(checkpoint.detector.config.variant, dcn, "fp32", size, args.format)
+    _say(out, export_onnx(checkpoint, dcn, size, out, _show_stage, args.no_rewrite))
+
+
+def _tflite(args: argparse.Namespace) -> None:
+    from export.tflite_export import export_tflite
+
+    checkpoint, dcn = _open_source(args)
+    size = parse_size(args.size)
+    out = args.out or ARTIFACTS / artifact_name(checkpoint.detector.config.variant, dcn, args.precision, size, args.format)
+    _say(out, export_tflite(checkpoint, dcn, args.precision, size, out, _show_stage, args.no_rewrite))
+
+
+def _open_source(args: argparse.Namespace) -> tuple[Checkpoint, str]:
+    """The checkpoint, and the route of its deformable layers."""
+    checkpoint = load_checkpoint(args.checkpoint, args.variant) if args.checkpoint else default_checkpoint(args.variant or DEFAULT_VARIANT)
+    config = checkpoint.detector.config
     print(f"{config.variant}: {checkpoint.source}", file=sys.stderr)
-    parity = export_onnx(checkpoint, dcn, size, out, lambda stage: print(f"  {stage} ...", file=sys.stderr, flush=True), args.no_rewrite)
+    return checkpoint, args.dcn if config.deform else "none"
+
+
+def _show_stage(stage: str) -> None:
+    print(f"  {stage} ...", file=sys.stderr, flush=True)
+
+
+def _say(out: Path, parity: Parity) -> None:
     measured = f"{parity.scores:.1e} on scores, {parity.boxes_px:.1e} px on boxes, {parity.landmarks_px:.1e} px on landmarks"
     print(f"{out}: differs from torch by {measured}")
 

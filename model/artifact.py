@@ -40,10 +40,9 @@ class File(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class InputTensor(InputSpec, frozen=True, forbid_unknown_fields=True):
-    """The network's only input: float32, fed as :func:`model.preprocess.prepare` makes it."""
+    """The network's only input: float32, fed as :func:`model.preprocess.prepare` makes it; the shape's axes are those of ``layout``."""
 
     name: str = "image"
-    layout: Literal["NCHW", "NHWC"] = "NCHW"
     dtype: Literal["float32"] = "float32"
     shape: tuple[Extent, Extent, Extent, Extent] = (1, 3, None, None)
 

@@ -24,8 +24,10 @@ from runtime_bench.draw import draw_detections
 from runtime_bench.drift import References
 from runtime_bench.evaluate import evaluate, protocol
 from runtime_bench.latency import RUNS
+from runtime_bench.profile import RUNS as PROFILE_RUNS
+from runtime_bench.profile import profile_artifact, write_profile
 from runtime_bench.record import Result, write_results
-from runtime_bench.report import results_table
+from runtime_bench.report import profile_tables, results_table
 from runtime_bench.samples import PORTRAIT, sample_set
 from runtime_bench.widerface import WiderFace, load_validation
 
@@ -70,8 +72,19 @@ def main() -> int:
     add_size(detect, help="letterbox to this size, checkpoints only, pixels (default: the photograph's own size)")
     detect.add_argument("--json", action="store_true", help="faces as JSON on stdout (pixels of the photograph)")
 
+    profile = commands.add_parser(
+        "profile",
+        help="times of single operators, against the machine's peak",
+        description="Where an artifact's time goes: operators by kind and one by one, slowest first, with the rate that each reaches.",
+        epilog="example: python -m runtime_bench profile build/artifacts/retinaface-none-fp32-640-onnx --json build/bench/profile.json",
+    )
+    profile.add_argument("artifact", type=Path, metavar="ARTIFACT", help="artifact folder")
+    profile.add_argument("--threads", type=_positive, default=1, metavar="N", help="of the runtime (default: %(default)s)")
+    profile.add_argument("--runs", type=_positive, default=PROFILE_RUNS, metavar="N", help="measured, after warm-up (default: %(default)s)")
+    profile.add_argument("--json", type=Path, metavar="FILE", help="write the records, all operators of them, here")
+
     args = parser.parse_args()
-    return {"run": _run, "evaluate": _evaluate, "detect": _detect}[args.command](args)
+    return {"run": _run, "evaluate": _evaluate, "detect": _detect, "profile": _profile}[args.command](args)
 
 
 def _add_dataset(parser: argparse.ArgumentParser) -> None:
@@ -163,6 +176,15 @@ def _detect(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(found, indent=2))
     return 2 if failed else 0
+
+
+def _profile(args: argparse.Namespace) -> int:
+    profile = profile_artifact(open_artifact(args.artifact), args.threads, args.runs)
+    print(profile_tables(profile))
+    if args.json:
+        write_profile(args.json, profile)
+        print(f"records: {args.json}")
+    return 0
 
 
 def _drawing_names(photos: Iterable[Path], folder: Path) -> Iterable[Path]:

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import os
-import platform
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
+import numpy as np
 
-from model.artifact import Artifact
+from model.artifact import Artifact, Manifest
 from model.preprocess import load_image, prepare
 from runtime_bench.detect import artifact_detector
 from runtime_bench.drift import References, ap_drop
 from runtime_bench.evaluate import evaluate, protocol
 from runtime_bench.latency import measure_latency
 from runtime_bench.record import Result
+from runtime_bench.roofline import processor
 from runtime_bench.samples import PORTRAIT
 
 DYNAMIC_LATENCY_SIZE = (640, 640)
 """Input that latency is measured on where the artifact takes any size."""
+
+
+def latency_input(manifest: Manifest) -> np.ndarray:
+    """``(1, 3, H, W)`` float32: what times are measured on, a portrait at the artifact's own size."""
+    return prepare(load_image(PORTRAIT), manifest.input, manifest.input.size or DYNAMIC_LATENCY_SIZE).tensor
 
 
 def benchmark(artifact: Artifact, references: References, threads: int, runs: int) -> Iterator[Result]:
@@ -38,7 +43,7 @@ def benchmark(artifact: Artifact, references: References, threads: int, runs: in
     manifest = artifact.manifest
     size = manifest.input.size
     print(f"{artifact.name}: latency ...", file=sys.stderr, flush=True)
-    tensor = prepare(load_image(PORTRAIT), manifest.input, size or DYNAMIC_LATENCY_SIZE).tensor
+    tensor = latency_input(manifest)
     measured = measure_latency(artifact, tensor, threads, runs)
     result = Result(
         artifact=artifact.name,
@@ -51,12 +56,12 @@ def benchmark(artifact: Artifact, references: References, threads: int, runs: in
         runtime=manifest.runtime.name,
         runtime_version=measured.runtime_version,
         device="local",
-        machine=_processor(),
+        machine=processor(),
         threads=threads,
         size_bytes=manifest.model.size_bytes,
         load_ms=measured.load_ms,
         latency_ms=measured.latency_ms,
-        latency_input=size or DYNAMIC_LATENCY_SIZE,
+        latency_input=tensor.shape[2:],
         peak_memory_bytes=measured.peak_memory_bytes,
         protocol=protocol(size),
         dataset=references.dataset.title,
@@ -74,12 +79,3 @@ def benchmark(artifact: Artifact, references: References, threads: int, runs: in
         ap_reference=reference.ap,
         drop=ap_drop(reference.ap, evaluation.ap),
     )
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -19,6 +19,7 @@ import numpy as np
 from model.artifact import Artifact, open_artifact
 from model.cli import Parser, run_command
 from model.errors import UserError
+from model.preprocess import in_layout
 from runtime_bench.record import Latency
 from runtime_bench.runtimes import open_runtime
 
@@ -59,6 +60,7 @@ def _measure(artifact: Artifact, tensor: np.ndarray, threads: int, runs: int) ->
     start = time.perf_counter()
     runtime = open_runtime(artifact, threads)
     load_ms = 1e3 * (time.perf_counter() - start)
+    tensor = in_layout(tensor, artifact.manifest.input.layout)
     times = np.empty(WARMUP + runs)
     for index in range(len(times)):
         start = time.perf_counter()

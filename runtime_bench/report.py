@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
+from runtime_bench.profile import Operator, Profile
 from runtime_bench.record import Result, SubsetAP
 from runtime_bench.widerface import SUBSETS
 
@@ -35,6 +36,54 @@ def results_table(results: Sequence[Result]) -> str:
         # Name the artifacts only where not all of them share the condition.
         lines += [text if len(said) == 1 else f"{text} [{', '.join(names)}]" for text, names in said.items()]
     return "\n".join(lines)
+
+
+_LISTED = 30
+"""Slowest operators that :func:`profile_tables` prints one by one."""
+
+
+def profile_tables(profile: Profile) -> str:
+    """How it was measured, then a table of the operators by kind and one of the slowest."""
+    height, width = profile.input
+    threads = f"{profile.threads} thread{'s' * (profile.threads > 1)}"
+    peak = profile.peak
+    rest = profile.operators[_LISTED:]
+    return "\n".join(
+        [
+            f"{profile.artifact}: {profile.runtime} {profile.runtime_version}, {height}x{width}, {threads}, {profile.machine}",
+            f"peak, {threads}: {peak.gflops:.1f} GFLOP/s (FP32 matrix product), {peak.copy_gbs:.1f} GB/s (copy, read and written)",
+            f"network {profile.network_ms:.2f} ms without a profiler; operators {profile.operators_ms:.2f} ms together "
+            f"(medians of {profile.runs} runs after {profile.warmup} to warm up)",
+            "",
+            _operator_table(profile.kinds),
+            "",
+            _operator_table(profile.operators[:_LISTED]),
+            *([f"and {len(rest)} more, {sum(operator.ms for operator in rest):.2f} ms together"] if rest else []),
+        ]
+    )
+
+
+def _operator_table(operators: Sequence[Operator]) -> str:
+    headers = ["operator", "node", "ms", "share %", "MMACs", "GFLOP/s", "% of peak", "GB/s", "% of copy"]
+    rows = [
+        [
+            operator.op,
+            operator.name,
+            f"{operator.ms:.3f}",
+            f"{100 * operator.share:.1f}",
+            _figure(operator.macs, 1e-6, 2),
+            _figure(operator.gflops, 1, 1),
+            _figure(operator.of_peak, 100, 0),
+            _figure(operator.gbs, 1, 1),
+            _figure(operator.of_copy, 100, 0),
+        ]
+        for operator in operators
+    ]
+    return tabulate(rows, headers, colalign=("left", "left", *["right"] * (len(headers) - 2)), disable_numparse=True)
+
+
+def _figure(value: float | None, unit: float, digits: int) -> str:
+    return "-" if value is None else f"{unit * value:.{digits}f}"
 
 
 def _percent(ap: SubsetAP | None, sign: str = "") -> list[str]:

@@ -13,7 +13,7 @@ from export.rewrites.replace import replace_modules
 from model.attention import ChannelAttention, ChannelPool
 
 BLOCK = (8, 4)
-"""Rows and columns of outputs that are computed at once, as so many channels."""
+"""Rows and columns of outputs that ONNX Runtime should compute at once, as so many channels."""
 
 
 class BlockConv(nn.Module):
@@ -24,24 +24,25 @@ class BlockConv(nn.Module):
     does it once on loading: stored, they would triple the size of the model file.
     """
 
-    def __init__(self, conv: nn.Conv2d) -> None:
+    def __init__(self, conv: nn.Conv2d, block: tuple[int, int]) -> None:
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
+        self.block = block
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
         half = self.weight.shape[-1] // 2
-        rows, columns = BLOCK
+        rows, columns = self.block
         missing = [-length % block for length, block in ((height, rows), (width, columns))]
         padded = pad(x, (half, half + missing[1], half, half + missing[0]))
-        blocks = conv2d(padded, self._shifted_kernels(), self.bias.expand(rows * columns), stride=BLOCK)
+        blocks = conv2d(padded, self._shifted_kernels(), self.bias.expand(rows * columns), stride=self.block)
         # (N, rows * columns, H / rows, W / columns) to (N, 1, H, W)
-        out = blocks.unflatten(1, BLOCK).permute(0, 3, 1, 4, 2).flatten(1, 2).flatten(2)
+        out = blocks.unflatten(1, self.block).permute(0, 3, 1, 4, 2).flatten(1, 2).flatten(2)
         return out.unsqueeze(1)[..., :height, :width]
 
     def _shifted_kernels(self) -> Tensor:
         """``(rows * columns, C, k + rows - 1, k + columns - 1)``: kernel (i, j) is moved down by i and to the right by j."""
-        rows, columns = BLOCK
+        rows, columns = self.block
         kernels = _shifted(self.weight, columns).movedim(2, -1)  # (1, C, columns, k + columns - 1, k)
         return _shifted(kernels, rows).permute(4, 2, 0, 1, 5, 3).flatten(0, 2)
 
@@ -59,7 +60,7 @@ def _shifted(kernel: Tensor, copies: int) -> Tensor:
 
 def split_attention(model: DeployModel) -> None:
     """``split-attention``: the 49x49 convolution, which has one output channel, fills all lanes of a SIMD unit; see :class:`BlockConv`."""
-    replace_modules(model, nn.Conv2d, lambda conv: BlockConv(conv) if conv.kernel_size == (49, 49) else conv)
+    replace_modules(model, nn.Conv2d, lambda conv: BlockConv(conv, model.attention_block) if conv.kernel_size == (49, 49) else conv)
 
 
 class SplitChannelPool(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from export.deform_routes import ROUTES
+from export.deform_routes import Route
 from export.rewrites.heads import DeployModel
 from export.rewrites.replace import replace_modules
 from model.deform_conv import TAPS, DeformConv2d
@@ -15,7 +15,7 @@ from model.deform_conv import TAPS, DeformConv2d
 class DeployDeformConv(nn.Module):
     """What a :class:`model.deform_conv.DeformConv2d` computes, by the operator of a route, in parts that rewrites change."""
 
-    def __init__(self, layer: DeformConv2d, route: str) -> None:
+    def __init__(self, layer: DeformConv2d, route: Route) -> None:
         super().__init__()
         self.predictors = nn.ModuleList([layer.offset_conv, layer.modulator_conv])
         """What predicts offsets and modulators: two convolutions, or one after :func:`merge_predictions`."""
@@ -24,7 +24,7 @@ class DeployDeformConv(nn.Module):
         self.slope = 1.0
         """Of the LeakyReLU behind the bias; 1 for none."""
         self.offset_limit = layer.offset_limit
-        self.route = ROUTES[route]
+        self.route = route
         self.mixed = False
         """Whether channels are mixed before they are sampled."""
 
@@ -34,7 +34,7 @@ class DeployDeformConv(nn.Module):
         return operator(x, predicted, self.weight, self.bias, self.offset_limit, self.slope)
 
 
-def use_route(model: DeployModel, route: str) -> None:
+def use_route(model: DeployModel, route: Route) -> None:
     """Put the operator of a route into every deformable layer."""
     replace_modules(model, DeformConv2d, lambda layer: DeployDeformConv(layer, route))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from packaging.version import Version
 
 from model.artifact import Artifact
 from model.errors import UserError
@@ -30,8 +31,15 @@ class Runtime(Protocol):
     version: str
 
     def run(self, tensor: np.ndarray) -> Outputs:
-        """Run ``(1, 3, H, W)`` float32."""
+        """Run ``(1, 3, H, W)`` float32, fastest with the memory order that the artifact's ``layout`` names."""
         ...
+
+
+def require_version(artifact: Artifact, package: str, installed: str) -> None:
+    """Raise a :class:`UserError` when a runtime's ``installed`` release is older than what the artifact needs."""
+    needed = artifact.manifest.runtime.minimum_version
+    if Version(installed) < Version(needed):
+        raise UserError(f"{artifact.path} needs {package} {needed} or newer, {installed} is installed; pip install '{package}>={needed}'")
 
 
 def open_runtime(artifact: Artifact, threads: int) -> Runtime:
@@ -45,4 +53,8 @@ def open_runtime(artifact: Artifact, threads: int) -> Runtime:
         from runtime_bench.runtimes.onnxruntime import OnnxRuntime
 
         return OnnxRuntime(artifact, threads)
+    if name == "litert":
+        from runtime_bench.runtimes.litert import LiteRtRuntime
+
+        return LiteRtRuntime(artifact, threads)
     raise UserError(f"{artifact.path}: no runtime called {name!r} here; update the project")

@@ -6,7 +6,7 @@ import onnx
 import pytest
 import torch
 
-from export.onnx_export import BOX_LIMIT_PX, SCORE_LIMIT, export_onnx
+from export.onnx_export import LIMITS, export_onnx
 from export.parity import measure_parity, require_parity
 from model.artifact import Parity, open_artifact
 from model.checkpoint import Checkpoint, load_checkpoint
@@ -47,8 +47,8 @@ def assert_same_detections(ours, theirs):
 
 def test_deformable_network_is_exported_natively_with_offsets_in_use(dcn_artifact):
     parity = dcn_artifact.manifest.parity
-    assert parity.scores < SCORE_LIMIT
-    assert max(parity.boxes_px, parity.landmarks_px) < BOX_LIMIT_PX
+    assert parity.scores < LIMITS.scores
+    assert max(parity.boxes_px, parity.landmarks_px) < LIMITS.pixels
     assert parity.anchors > 1000
     operators = [node.op_type for node in onnx.load(dcn_artifact.model_path).graph.node]
     assert operators.count("DeformConv") == 23
@@ -59,9 +59,9 @@ def test_deformable_network_is_exported_natively_with_offsets_in_use(dcn_artifac
             if ".offset_conv." in name:
                 parameter.zero_()
     still = measure_parity(torch_detector(checkpoint, (256, 320)), artifact_detector(dcn_artifact, 1), sample_photographs()[:1])
-    assert still.scores > 100 * SCORE_LIMIT
+    assert still.scores > 100 * LIMITS.scores
     with pytest.raises(UserError, match="differs from torch"):
-        require_parity(still, SCORE_LIMIT, BOX_LIMIT_PX)
+        require_parity(still, LIMITS.scores, LIMITS.pixels)
 
 
 def test_a_limit_on_offsets_is_part_of_the_export(tmp_path):
@@ -97,7 +97,7 @@ def test_real_weights_give_the_same_faces_at_any_size(public_retinaface, tmp_pat
 @pytest.mark.parametrize("variant", ["retinaface_wfpn", "retinaface_wfpn_scm", "acwface"])
 def test_every_other_variant(variant, tmp_path):
     parity = export_onnx(seeded(variant), "none", (96, 128), tmp_path / "a", quietly)
-    assert parity.scores < SCORE_LIMIT
+    assert parity.scores < LIMITS.scores
     assert open_artifact(tmp_path / "a").manifest.weights == "untrained"
 
 
@@ -114,7 +114,7 @@ def test_a_model_that_differs_is_not_written(tmp_path, monkeypatch):
 @pytest.mark.parametrize("wrong", [Parity(float("nan"), 0, 0, 1, 1), Parity(0, 2e-3, 0, 1, 1), Parity(0, 0, float("inf"), 1, 1)])
 def test_parity_limits(wrong):
     with pytest.raises(UserError, match="differs from torch"):
-        require_parity(wrong, SCORE_LIMIT, BOX_LIMIT_PX)
+        require_parity(wrong, LIMITS.scores, LIMITS.pixels)
 
 
 def test_command_line(cli, tmp_path, public_weights):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from model.errors import UserError
-from model.preprocess import InputSpec, load_image, prepare
+from model.preprocess import InputSpec, in_layout, load_image, prepare
 from runtime_bench.samples import PORTRAIT
 
 SPEC = InputSpec()
@@ -117,3 +117,17 @@ def test_a_photograph_too_large_for_its_own_size_is_refused():
     image = np.broadcast_to(np.uint8(0), (20_000, 20_000, 3))
     with pytest.raises(UserError, match="20000x20000 is too large"):
         prepare(image, SPEC)
+
+
+@pytest.mark.parametrize("size", [None, (96, 160)])
+def test_pixels_in_a_row_hold_the_same_values_as_planes(portrait, size):
+    planes = prepare(portrait, InputSpec(scale=0.5), size).tensor
+    pixels = prepare(portrait, InputSpec(scale=0.5, layout="NHWC"), size).tensor
+    assert np.array_equal(planes, pixels)
+    assert planes.flags.c_contiguous
+    assert pixels.transpose(0, 2, 3, 1).flags.c_contiguous
+    turned = in_layout(planes, "NHWC")
+    assert np.array_equal(turned, planes)
+    assert turned.strides[1:] == pixels.strides[1:]
+    assert np.shares_memory(in_layout(turned, "NHWC"), turned)
+    assert in_layout(turned, "NCHW").flags.c_contiguous

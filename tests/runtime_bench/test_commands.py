@@ -10,24 +10,12 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from export.onnx_export import export_onnx
-from model.checkpoint import default_checkpoint, load_checkpoint
 from model.preprocess import load_image
 from runtime_bench.drift import ap_drop
 from runtime_bench.record import SubsetAP, read_results
 from runtime_bench.samples import PORTRAIT, sample_set
 from runtime_bench.widerface import load_validation
-from tests.conftest import DATA, error_line
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory):
-    """The public RetinaFace where it is at hand, else untrained weights; 320x320."""
-    path = tmp_path_factory.mktemp("bench") / "small"
-    public = DATA / "weights" / "retinaface_mobilenet025_final.pth"
-    checkpoint = load_checkpoint(public) if public.is_file() else default_checkpoint("retinaface")
-    export_onnx(checkpoint, "none", (320, 320), path, lambda stage: None)
-    return path
+from tests.conftest import error_line
 
 
 def test_run_on_the_samples(cli, artifact, tmp_path):

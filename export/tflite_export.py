@@ -1,0 +1,116 @@
+"""Checkpoint to TFLite artifact, through ONNX."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import torch
+
+from export.onnx_export import convert_to_onnx, simplify
+from export.package import Limits, Progress, Target, converter_failed, package
+from export.rewrites import apply_rewrites
+from export.tflite_model import forbid_reduced_precision, read_model, store_weights_as_float16, trust_indices, write_model
+from export.tflite_routes import TFLITE_ROUTES
+from model.artifact import Artifact, Parity, RuntimeSpec
+from model.checkpoint import Checkpoint
+from model.config import ModelConfig
+from model.errors import UserError
+from runtime_bench.detect import FaceDetector, artifact_detector
+from runtime_bench.runtimes.litert import LiteRtRuntime
+
+LIMITS = {"fp32": Limits(scores=1e-4, pixels=1e-2), "fp16": Limits(scores=2e-2, pixels=1.0)}
+"""For each of :data:`export.tflite_routes.PRECISIONS`."""
+MINIMUM_LITERT = "2.1"
+"""Oldest release that such files were run on."""
+OPSET = 18
+BLOCK = (4, 4)
+"""For ``split-attention``: 0.75 ms in LiteRT for a 49x49 attention at 80x80, 0.83 with (8, 4), 16 without; and these kernels are stored."""
+NOT_FOR_LITERT = ("pool-channels",)
+"""Rewrites that only ONNX Runtime gains from: channels lie next to each other in LiteRT."""
+LARGEST_LIMIT = 2
+"""Pixels, of the offsets that route ``bounded`` is made for."""
+_LARGEST_FOLDED = "1GB"
+"""LiteRT wants constant filters."""
+
+
+def export_tflite(
+    checkpoint: Checkpoint,
+    dcn: str,
+    precision: str,
+    size: tuple[int, int],
+    out: Path,
+    progress: Progress,
+    without: Collection[str] = (),
+) -> Parity:
+    """Write a TFLite artifact: NHWC input, fixed size, outputs and signature in the order of :data:`export.package.OUTPUTS`.
+
+    Args:
+        checkpoint: what to export.
+        dcn: one of :data:`export.tflite_routes.TFLITE_ROUTES`, or ``none`` for a network without deformable layers.
+        precision: one of :data:`export.tflite_routes.PRECISIONS`.
+        size: (height, width) of the input in pixels.
+        out: the artifact's folder; an earlier artifact there is replaced.
+        progress: see :data:`export.package.Progress`.
+        without: rewrites to leave out, see :data:`export.rewrites.REWRITES`.
+
+    Returns:
+        The measured parity, of the worse of two: with XNNPACK, and with LiteRT's own kernels.
+
+    Raises:
+        UserError: the route does not go with the checkpoint, a converter failed (its log is named), LiteRT refuses the file, or it differs
+            from torch by more than :data:`LIMITS` on real photographs. Then nothing is written.
+    """
+    config = checkpoint.detector.config
+    if dcn == "bounded":
+        _require_limit(config)
+    model = apply_rewrites(checkpoint.detector, dcn, {*without, *NOT_FOR_LITERT}, TFLITE_ROUTES, BLOCK)
+    target = Target("tflite", precision, dcn, size, "NHWC", RuntimeSpec("litert", MINIMUM_LITERT), LIMITS[precision])
+
+    def make_model(path: Path) -> None:
+        progress("converting to ONNX")
+        proto = simplify(convert_to_onnx(model, config.variant, OPSET, size), _LARGEST_FOLDED)
+        progress("converting to TFLite")
+        with tempfile.TemporaryDirectory() as folder:
+            converted = read_model(_convert(proto, Path(folder), config.variant))
+        trust_indices(converted)
+        forbid_reduced_precision(converted)
+        if precision == "fp16":
+            store_weights_as_float16(converted)
+        write_model(converted, path)
+
+    return package(checkpoint, target, out, make_model, _both_ways, progress)
+
+
+def _require_limit(config: ModelConfig) -> None:
+    """Raise a :class:`UserError` where route ``bounded`` would not be exact, or too slow for anybody."""
+    if config.offset_limit is None or config.offset_limit > LARGEST_LIMIT:
+        limit = "no limit on its offsets" if config.offset_limit is None else f"offsets of up to {config.offset_limit:g} pixels"
+        raise UserError(
+            f"--dcn bounded is for offsets of at most {LARGEST_LIMIT} pixels, this {config.variant} has {limit}; a tap costs 9 products "
+            "for 1 pixel, 25 for 2, 49 for 3: train with an offset_limit, or take --dcn decomposed"
+        )
+
+
+def _both_ways(artifact: Artifact) -> Iterator[FaceDetector]:
+    threads = torch.get_num_threads()
+    detector = artifact_detector(artifact, threads)
+    yield detector
+    yield replace(detector, runtime=LiteRtRuntime(artifact, threads, xnnpack=False))
+
+
+def _convert(proto: onnx.ModelProto, folder: Path, name: str) -> Path:
+    """Run onnx2tf in a process of its own: it prints without end, and takes settings from the environment."""
+    onnx.save(proto, folder / "model.onnx")
+    command = [sys.executable, "-m", "onnx2tf", "--input_onnx_file_path", folder / "model.onnx", "--output_folder_path", folder / "tflite"]
+    options = ["--tflite_backend", "flatbuffer_direct", "--not_use_onnxsim", "--non_verbose"]
+    finished = subprocess.run([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    converted = folder / "tflite" / "model_float32.tflite"
+    if finished.returncode or not converted.is_file():
+        raise converter_failed(f"onnx2tf cannot convert {name}", finished.stdout)
+    return converted

@@ -1,0 +1,73 @@
+"""LiteRT (TensorFlow Lite) on the CPU."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from model.artifact import Artifact
+from model.errors import UserError
+from runtime_bench.runtimes import Outputs, require_version
+
+
+@contextmanager
+def quiet_litert() -> Iterator[None]:
+    """LiteRT tells of its delegates on the process's stderr, below Python, and offers no way to stop it. Errors come as exceptions."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def open_interpreter(artifact: Artifact, threads: int, xnnpack: bool) -> Interpreter:
+    """Load the model of a TFLite artifact and allocate its tensors.
+
+    Raises:
+        UserError: LiteRT is older than the artifact needs, or refuses the model.
+    """
+    require_version(artifact, "ai-edge-litert", LiteRtRuntime.version)
+    kernels = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    try:
+        with quiet_litert():
+            interpreter = Interpreter(str(artifact.model_path), num_threads=threads, experimental_op_resolver_type=kernels)
+            interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{artifact.model_path}: LiteRT refuses it: {' '.join(str(error).split())}") from None
+    return interpreter
+
+
+class LiteRtRuntime:
+    """Runs a TFLite artifact; raises as :func:`open_interpreter` does.
+
+    Args:
+        artifact: with ``format`` tflite.
+        threads: for the runtime.
+        xnnpack: ``False`` for LiteRT's own kernels: slower, and a second opinion on what a file computes.
+    """
+
+    name = "litert"
+    version = version("ai-edge-litert")
+
+    def __init__(self, artifact: Artifact, threads: int, xnnpack: bool = True) -> None:
+        self._interpreter = open_interpreter(artifact, threads, xnnpack)
+        (self._input,) = (tensor["index"] for tensor in self._interpreter.get_input_details())
+        indices = {tensor["name"]: tensor["index"] for tensor in self._interpreter.get_output_details()}
+        meanings = {output.meaning: indices[output.name] for output in artifact.manifest.outputs}
+        self._outputs = [meanings[meaning] for meaning in Outputs._fields]
+
+    def run(self, tensor: np.ndarray) -> Outputs:
+        # No copy where prepare() laid the tensor out for this artifact.
+        self._interpreter.set_tensor(self._input, np.ascontiguousarray(tensor.transpose(0, 2, 3, 1)))
+        self._interpreter.invoke()
+        return Outputs(*(self._interpreter.get_tensor(index)[0] for index in self._outputs))
