@@ -7,7 +7,8 @@
 # Variables, each with a default that works on a fresh clone:
 #   VARIANT=retinaface    network (make summary lists them; default: acwface_dcn where the public RetinaFace weights are not at hand)
 #   CHECKPOINT=FILE       weights (default: the public RetinaFace file beside the project, else what the project ships)
-#   DCN=native            route of the deformable convolutions
+#   DCN=native            route of the deformable convolutions: native, decomposed, custom (ONNX); decomposed, bounded (TFLite)
+#   NO_REWRITE="..."      exact rewrites to leave out of ONNX exports, or: all
 #   SIZE="640 dynamic"    input sizes, one artifact each: 640, 480x640 (height x width), dynamic
 #   WIDER=ROOT LIST=FILE  WIDER FACE root, and which of its images (default: those beside the project, else sample photographs)
 #   LIMIT=N               only the first N images
@@ -31,6 +32,7 @@ PUBLIC_RETINAFACE := $(wildcard $(DATA)/weights/retinaface_mobilenet025_final.pt
 VARIANT ?= $(if $(PUBLIC_RETINAFACE),retinaface,acwface_dcn)
 CHECKPOINT ?= $(if $(filter retinaface,$(VARIANT)),$(PUBLIC_RETINAFACE))
 DCN ?= native
+NO_REWRITE ?=
 SIZE ?= 640 dynamic
 WIDER ?= $(wildcard $(DATA)/widerface)
 LIST ?= $(wildcard $(WIDER)/val/dev_list.txt)
@@ -42,6 +44,8 @@ PEOPLE ?= $(wildcard $(DATA)/people)
 TEACHER ?= $(PUBLIC_RETINAFACE)
 
 PY := .venv/bin/python
+# What an artifact is made again for.
+MAKERS := $(wildcard model/*.py export/*.py export/rewrites/*.py)
 SPACE := $(subst ,, )
 # As a prerequisite. One that does not exist is left for the command to complain of: it says more than make would.
 ESCAPED := $(subst $(SPACE),\ ,$(CHECKPOINT))
@@ -50,7 +54,7 @@ CHECKPOINT_FILE := $(if $(wildcard $(ESCAPED)),$(ESCAPED))
 ROUTE := $(if $(findstring _dcn,$(VARIANT)),$(DCN),none)
 ONNX_ARTIFACTS := $(foreach size,$(SIZE),$(OUT)/artifacts/$(VARIANT)-$(ROUTE)-fp32-$(size)-onnx)
 
-.PHONY: help all setup test test-accuracy lint summary export-onnx bench-onnx detect native bench-kernel data train-shipped bench-train lock clean FORCE
+.PHONY: help all setup test test-accuracy lint summary export-onnx bench-onnx bench-speed detect native bench-kernel data train-shipped bench-train lock clean FORCE
 
 help: ## list the targets
 	@sed -n '/^#/!q;s/^# \{0,1\}//p;s/^#$$//p' Makefile
@@ -91,13 +95,27 @@ summary: .venv/.ready ## parameters and multiply-accumulates of every network
 export-onnx: $(addsuffix /detector.json,$(ONNX_ARTIFACTS)) ## ONNX artifacts of VARIANT, DCN, CHECKPOINT, SIZE
 
 # $* is the size. An artifact is made again when its checkpoint, the code that makes it, or the choice of checkpoint changes.
-$(OUT)/artifacts/$(VARIANT)-$(ROUTE)-fp32-%-onnx/detector.json: $(OUT)/choices/$(VARIANT)-$(ROUTE)-onnx $(CHECKPOINT_FILE) $(wildcard model/*.py export/*.py) | .venv/.ready
+$(OUT)/artifacts/$(VARIANT)-$(ROUTE)-fp32-%-onnx/detector.json: $(OUT)/choices/$(VARIANT)-$(ROUTE)-onnx $(CHECKPOINT_FILE) $(MAKERS) | .venv/.ready $(if $(filter custom,$(ROUTE)),native)
 	$(PY) -m export onnx --variant $(VARIANT) --dcn $(DCN) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") \
-	  $(if $(filter dynamic,$*),--dynamic,--size $(subst x, ,$*)) --out "$(@D)"
+	  $(if $(filter dynamic,$*),--dynamic,--size $(subst x, ,$*)) $(addprefix --no-rewrite ,$(NO_REWRITE)) --out "$(@D)"
 
 $(OUT)/choices/$(VARIANT)-$(ROUTE)-onnx: FORCE
 	@mkdir -p "$(@D)"
-	@echo "$(CHECKPOINT)" | cmp -s - "$@" || echo "$(CHECKPOINT)" > "$@"
+	@echo "$(CHECKPOINT) $(NO_REWRITE)" | cmp -s - "$@" || echo "$(CHECKPOINT) $(NO_REWRITE)" > "$@"
+
+# Every route of the deformable network, the exports that were not rewritten, and RetinaFace, side by side.
+SPEED_SIZES := 640 320
+SPEED_ARTIFACTS = $(foreach size,$(SPEED_SIZES),$(addprefix $(OUT)/artifacts/,retinaface-none-fp32-$(size)-onnx \
+  $(foreach route,native decomposed custom,acwface_dcn-$(route)-fp32-$(size)-onnx)))
+SPEED_NAIVE = $(foreach size,$(SPEED_SIZES),$(foreach route,native decomposed,$(OUT)/naive/artifacts/acwface_dcn-$(route)-fp32-$(size)-onnx))
+
+bench-speed: .venv/.ready ## latency of every route against naive exports and RetinaFace, in one run (minutes)
+	$(MAKE) --no-print-directory export-onnx VARIANT=retinaface CHECKPOINT="$(PUBLIC_RETINAFACE)" SIZE="$(SPEED_SIZES)"
+	for route in native decomposed custom; do \
+	  $(MAKE) --no-print-directory export-onnx VARIANT=acwface_dcn CHECKPOINT= DCN=$$route SIZE="$(SPEED_SIZES)"; done
+	for route in native decomposed; do \
+	  $(MAKE) --no-print-directory export-onnx VARIANT=acwface_dcn CHECKPOINT= DCN=$$route SIZE="$(SPEED_SIZES)" NO_REWRITE=all OUT="$(OUT)/naive"; done
+	$(PY) -m runtime_bench compare $(SPEED_ARTIFACTS) --naive $(SPEED_NAIVE) --json "$(OUT)/bench/speed.json"
 
 bench-onnx: export-onnx ## size, latency, memory, AP and its drop, of those artifacts
 	$(PY) -m runtime_bench run $(ONNX_ARTIFACTS) --threads $(THREADS) --json "$(OUT)/bench/onnx.json" \
