@@ -43,8 +43,8 @@ static float offset(void) {
 static int differs(float a, float b) { return isnan(a) || isnan(b) ? isnan(a) != isnan(b) : fabsf(a - b) > 1e-4f; }
 
 static int check_layer(int index) {
-    const int32_t height = between(1, next() % 4 ? 12 : 2), width = between(1, next() % 4 ? 40 : 3), pixels = height * width;
-    const int32_t outputs = next() % 2 ? 16 * between(1, 9) : between(1, 70), inputs = next() % 2 ? 16 * between(1, 5) : between(1, 210);
+    const int32_t height = between(1, next() % 4 ? 9 : 2), width = between(1, next() % 4 ? 30 : 3), pixels = height * width;
+    const int32_t outputs = next() % 2 ? 16 * between(1, 9) : between(1, 70), inputs = between(0, 3) ? 16 * between(1, 4) : between(1, 210);
     const int nhwc = next() % 2;
     const int32_t extra = between(0, 3);  // channels beside the layer's
     const int32_t predicted_channels = ACWFACE_PREDICTED + extra, sampled = ACWFACE_TAPS * outputs;
@@ -53,8 +53,20 @@ static int check_layer(int index) {
     float *in = reals((size_t)(inputs + extra) * pixels), *weight = reals((size_t)ACWFACE_TAPS * inputs * outputs);
     for (int32_t i = 0; i < predicted_channels * pixels; i++) predicted[i] = offset();
     for (int32_t i = 0; i < ACWFACE_TAPS * inputs * outputs; i++) weight[i] /= (float)inputs;
-    AcwfaceDeform layer = {height, width, outputs, predicted + (nhwc ? extra : extra * pixels), nhwc ? predicted_channels : 1, nhwc ? 1 : pixels,
-                           bias, expected, nhwc ? outputs : 1, nhwc ? 1 : pixels, next() % 2 ? INFINITY : 1.0f, next() % 2 ? 0.1f : 1.0f};
+    const AcwfaceDeform layer = {
+        .height = height,
+        .width = width,
+        .channels = outputs,
+        .predicted = predicted + (nhwc ? extra : extra * pixels),
+        .predicted_pixel = nhwc ? predicted_channels : 1,
+        .predicted_channel = nhwc ? 1 : pixels,
+        .bias = bias,
+        .out = expected,
+        .out_pixel = nhwc ? outputs : 1,
+        .out_channel = nhwc ? 1 : pixels,
+        .offset_limit = next() % 2 ? INFINITY : 1.0f,
+        .negative_slope = next() % 2 ? 0.1f : 1.0f,
+    };
     AcwfaceDeformSample sample = {layer, mixed + extra, sampled + extra};
     AcwfaceDeformTiled tiled = {layer, inputs, in + extra, inputs + extra, weight};
 
@@ -85,9 +97,10 @@ static int check_layer(int index) {
 }
 
 static int check_conv3x3(int index) {
-    const int32_t height = between(1, next() % 4 ? 12 : 2), width = between(1, next() % 4 ? 40 : 3), pixels = height * width;
+    const int32_t height = between(1, next() % 4 ? 9 : 2), width = between(1, next() % 4 ? 30 : 3), pixels = height * width;
     const int32_t outputs = next() % 2 ? ACWFACE_PREDICTED * between(1, 3) : between(1, 90);
-    const int32_t inputs = next() % 2 ? 16 * between(1, 5) : between(1, 70), extra = between(0, 3), tiles = acwface_conv3x3_tiles(height, width);
+    const int32_t inputs = next() % 2 ? 16 * between(1, 3) : between(1, 40), extra = between(0, 3);
+    const int32_t tiles = acwface_conv3x3_tiles(height, width);
     float *in = reals((size_t)(inputs + extra) * pixels), *weight = reals((size_t)ACWFACE_TAPS * inputs * outputs), *bias = reals(outputs);
     float *prepared = reals(acwface_conv3x3_floats(inputs, outputs)), *expected = reals((size_t)outputs * pixels);
     float* out = reals((size_t)outputs * pixels);

@@ -39,8 +39,8 @@ extern "C" {
 
 enum { ACWFACE_TAPS = 9, ACWFACE_PREDICTED = 3 * ACWFACE_TAPS };
 
-// What both forms of the deformable convolution share. Strides are in floats, so NCHW (pixel stride 1, channel stride height * width) and NHWC (pixel stride
-// the number of channels, channel stride 1) both fit.
+// What both forms of the deformable convolution share. Strides are in floats, so NCHW (pixel stride 1, channel stride height * width)
+// and NHWC (pixel stride the number of channels, channel stride 1) both fit.
 typedef struct {
     int32_t height, width;   // of the image and of the output; at most 2^31 / 16 pixels
     int32_t channels;        // O, of the output; multiples of 16 are fast

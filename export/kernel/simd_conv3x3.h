@@ -41,9 +41,8 @@ INLINE void transform_input(const float* pixel, ptrdiff_t right, ptrdiff_t down,
 // Input channels [channel, channel + channels) of the tile whose output pixels begin at (top, left).
 static void transform_tile(const AcwfaceConv3x3* op, int32_t top, int32_t left, int32_t channel, int channels, float* to) {
     const ptrdiff_t right = op->in_pixel, down = op->width * right;
-    const float* pixel = op->in + (top - 1) * down + (left - 1) * right + channel;
     if (top > 0 && left > 0 && top + 2 < op->height && left + 2 < op->width && channels % LANES == 0) {
-        transform_input(pixel, right, down, channels, to);
+        transform_input(op->in + (top - 1) * down + (left - 1) * right + channel, right, down, channels, to);
         return;
     }
     float local[16 * SLICE] = {0.0f};  // pixels outside the image and channels beyond the last are zero
