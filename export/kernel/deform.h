@@ -19,7 +19,7 @@
 //            what it predicts them for. Winograd's F(2x2, 3x3) (Lavin and Gray 2016): 16 multiplications instead of 36, and no less
 //            accurate in float32 than the direct sum.
 //
-// Functions allocate nothing, keep no state and start no threads; they use up to 100 kB of stack. One image at a time; hosts split
+// Functions allocate nothing, keep no state and start no threads; they use up to 110 kB of stack. One image at a time; hosts split
 // its pixels, and each output pixel is computed in the same way whatever the split.
 #ifndef ACWFACE_DEFORM_H
 #define ACWFACE_DEFORM_H
