@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, leaky_relu, pad, relu
 
-from export.deform_routes import offset_and_mask
+from export.pixels import as_image, pixelwise
 from model.deform_conv import TAPS
 
 
@@ -22,29 +22,28 @@ def bounded(x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor
     """The weight first, tap by tap; then the products are sampled and added up. An :data:`export.deform_routes.Operator`."""
     outputs, channels = weight.shape[:2]
     padded = pad(x, [1 + math.ceil(limit)] * 4)
-    products = conv2d(padded, weight.permute(2, 3, 0, 1).reshape(TAPS * outputs, channels, 1, 1)).permute(0, 2, 3, 1)[0]
-    out = _sample(products.split(outputs, dim=2), predicted, limit).sum(2).permute(2, 0, 1).unsqueeze(0)
-    if bias is not None:
-        out = out + bias.view(1, outputs, 1, 1)
+    products = conv2d(padded, weight.permute(2, 3, 0, 1).reshape(TAPS * outputs, channels, 1, 1)).permute(0, 2, 3, 1)
+    out = _sample(products.split(outputs, dim=3), predicted, limit).sum(3)
+    out = as_image(out if bias is None else out + bias)
     return out if slope == 1 else leaky_relu(out, slope)
 
 
 def _sample(maps: Sequence[Tensor], predicted: Sequence[Tensor], limit: float) -> Tensor:
-    """What each tap sees in its own map: nine of ``(H + 2 (R + 1), W + 2 (R + 1), C)`` to ``(H, W, 9, C)``."""
-    height, width = (length - 2 for length in maps[0].shape[:2])  # all places that a tap's neighbours may have
-    moved = torch.stack([maps[tap][tap // 3 : tap // 3 + height, tap % 3 : tap % 3 + width] for tap in range(TAPS)], dim=2)
+    """What each tap sees in its own map: nine of ``(1, H + 2 (R + 1), W + 2 (R + 1), C)`` to ``(1, H, W, 9, C)``."""
+    height, width = (length - 2 for length in maps[0].shape[1:3])  # all places that a tap's neighbours may have
+    moved = torch.stack([maps[tap][:, tap // 3 : tap // 3 + height, tap % 3 : tap % 3 + width] for tap in range(TAPS)], dim=3)
     total = None
     for row, column, share in _shares(predicted, limit):
-        part = moved[row : row + share.shape[0], column : column + share.shape[1]] * share
+        part = moved[:, row : row + share.shape[1], column : column + share.shape[2]] * share
         total = part if total is None else total + part
     return total
 
 
 def _shares(predicted: Sequence[Tensor], limit: float) -> Iterator[tuple[int, int, Tensor]]:
-    """What each pixel round a tap contributes: its row and column from 0, ``(H, W, 9, 1)``."""
-    offset, mask = (values.permute(0, 2, 3, 1)[0] for values in offset_and_mask(predicted, limit))
+    """What each pixel round a tap contributes: its row and column from 0, ``(1, H, W, 9, 1)``."""
+    offset, mask = pixelwise(predicted, limit)
     radius = math.ceil(limit)
     down, across = ([relu(1 - (offset[..., axis::2] - shift).abs()) for shift in range(-radius, radius + 1)] for axis in (0, 1))
     for row, vertical in enumerate(down):
         for column, horizontal in enumerate(across):
-            yield row, column, (vertical * mask * horizontal).unsqueeze(3)
+            yield row, column, (vertical * mask * horizontal).unsqueeze(4)
