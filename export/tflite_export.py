@@ -15,7 +15,7 @@ import torch
 from export.onnx_export import convert_to_onnx, simplify
 from export.package import Limits, Progress, Target, converter_failed, package
 from export.rewrites import apply_rewrites
-from export.tflite_model import forbid_reduced_precision, read_model, store_weights_as_float16, trust_indices, write_model
+from export.tflite_model import fix_shapes, forbid_reduced_precision, read_model, store_weights_as_float16, trust_indices, write_model
 from export.tflite_routes import TFLITE_ROUTES
 from model.artifact import Artifact, Parity, RuntimeSpec
 from model.checkpoint import Checkpoint
@@ -78,6 +78,7 @@ def export_tflite(
         progress("converting to TFLite")
         with tempfile.TemporaryDirectory() as folder:
             converted = read_model(_convert(proto, Path(folder), config.variant))
+        fix_shapes(converted)
         trust_indices(converted)
         forbid_reduced_precision(converted)
         if precision == "fp16":
