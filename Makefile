@@ -7,7 +7,8 @@
 # Variables, each with a default that works on a fresh clone:
 #   VARIANT=retinaface    network (make summary lists them; default: acwface_dcn where the public RetinaFace weights are not at hand)
 #   CHECKPOINT=FILE       weights (default: the public RetinaFace file beside the project, else what the project ships)
-#   DCN=native            route of the deformable convolutions
+#   DCN=native            route of the deformable convolutions (default: native for ONNX, decomposed for TFLite)
+#   PRECISION="fp32 fp16" of TFLite files: fp16 stores weights so
 #   SIZE="640 dynamic"    input sizes, one artifact each: 640, 480x640 (height x width), dynamic
 #   WIDER=ROOT LIST=FILE  WIDER FACE root, and which of its images (default: those beside the project, else sample photographs)
 #   LIMIT=N               only the first N images
@@ -30,7 +31,8 @@ PUBLIC_RETINAFACE := $(wildcard $(DATA)/weights/retinaface_mobilenet025_final.pt
 # What the project itself has weights for, where the public ones are not at hand.
 VARIANT ?= $(if $(PUBLIC_RETINAFACE),retinaface,acwface_dcn)
 CHECKPOINT ?= $(if $(filter retinaface,$(VARIANT)),$(PUBLIC_RETINAFACE))
-DCN ?= native
+DCN ?=
+PRECISION ?= fp32 fp16
 SIZE ?= 640 dynamic
 WIDER ?= $(wildcard $(DATA)/widerface)
 LIST ?= $(wildcard $(WIDER)/val/dev_list.txt)
@@ -43,14 +45,19 @@ TEACHER ?= $(PUBLIC_RETINAFACE)
 
 PY := .venv/bin/python
 SPACE := $(subst ,, )
+SOURCES := $(wildcard model/*.py export/*.py export/rewrites/*.py)
 # As a prerequisite. One that does not exist is left for the command to complain of: it says more than make would.
 ESCAPED := $(subst $(SPACE),\ ,$(CHECKPOINT))
 CHECKPOINT_FILE := $(if $(wildcard $(ESCAPED)),$(ESCAPED))
 # The route is part of an artifact's name; a network without deformable layers has none.
-ROUTE := $(if $(findstring _dcn,$(VARIANT)),$(DCN),none)
+ROUTE := $(if $(findstring _dcn,$(VARIANT)),$(or $(DCN),native),none)
+TFLITE_ROUTE := $(if $(findstring _dcn,$(VARIANT)),$(or $(DCN),decomposed),none)
 ONNX_ARTIFACTS := $(foreach size,$(SIZE),$(OUT)/artifacts/$(VARIANT)-$(ROUTE)-fp32-$(size)-onnx)
+# TFLite files have one size each.
+TFLITE_ARTIFACTS := $(foreach precision,$(PRECISION),$(foreach size,$(filter-out dynamic,$(SIZE)),\
+  $(OUT)/artifacts/$(VARIANT)-$(TFLITE_ROUTE)-$(precision)-$(size)-tflite))
 
-.PHONY: help all setup test test-accuracy lint summary export-onnx bench-onnx detect native bench-kernel data train-shipped bench-train lock clean FORCE
+.PHONY: help all setup test test-accuracy lint summary export-onnx bench-onnx export-tflite bench-tflite detect native bench-kernel data train-shipped bench-train lock clean FORCE
 
 help: ## list the targets
 	@sed -n '/^#/!q;s/^# \{0,1\}//p;s/^#$$//p' Makefile
@@ -91,16 +98,27 @@ summary: .venv/.ready ## parameters and multiply-accumulates of every network
 export-onnx: $(addsuffix /detector.json,$(ONNX_ARTIFACTS)) ## ONNX artifacts of VARIANT, DCN, CHECKPOINT, SIZE
 
 # $* is the size. An artifact is made again when its checkpoint, the code that makes it, or the choice of checkpoint changes.
-$(OUT)/artifacts/$(VARIANT)-$(ROUTE)-fp32-%-onnx/detector.json: $(OUT)/choices/$(VARIANT)-$(ROUTE)-onnx $(CHECKPOINT_FILE) $(wildcard model/*.py export/*.py) | .venv/.ready
-	$(PY) -m export onnx --variant $(VARIANT) --dcn $(DCN) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") \
+$(OUT)/artifacts/$(VARIANT)-$(ROUTE)-fp32-%-onnx/detector.json: $(OUT)/choices/$(VARIANT)-$(ROUTE)-onnx $(CHECKPOINT_FILE) $(SOURCES) | .venv/.ready
+	$(PY) -m export onnx --variant $(VARIANT) $(if $(DCN),--dcn $(DCN)) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") \
 	  $(if $(filter dynamic,$*),--dynamic,--size $(subst x, ,$*)) --out "$(@D)"
 
-$(OUT)/choices/$(VARIANT)-$(ROUTE)-onnx: FORCE
+$(OUT)/choices/$(VARIANT)-$(ROUTE)-onnx $(OUT)/choices/$(VARIANT)-$(TFLITE_ROUTE)-tflite: FORCE
 	@mkdir -p "$(@D)"
 	@echo "$(CHECKPOINT)" | cmp -s - "$@" || echo "$(CHECKPOINT)" > "$@"
 
 bench-onnx: export-onnx ## size, latency, memory, AP and its drop, of those artifacts
 	$(PY) -m runtime_bench run $(ONNX_ARTIFACTS) --threads $(THREADS) --json "$(OUT)/bench/onnx.json" \
+	  $(if $(WIDER),--wider "$(WIDER)" $(if $(LIST),--list "$(LIST)")) $(if $(LIMIT),--limit $(LIMIT))
+
+export-tflite: $(addsuffix /detector.json,$(TFLITE_ARTIFACTS)) ## TFLite artifacts of VARIANT, DCN, CHECKPOINT, PRECISION, SIZE
+
+# $* is precision-size.
+$(OUT)/artifacts/$(VARIANT)-$(TFLITE_ROUTE)-%-tflite/detector.json: $(OUT)/choices/$(VARIANT)-$(TFLITE_ROUTE)-tflite $(CHECKPOINT_FILE) $(SOURCES) | .venv/.ready
+	$(PY) -m export tflite --variant $(VARIANT) $(if $(DCN),--dcn $(DCN)) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") \
+	  --precision $(firstword $(subst -, ,$*)) --size $(subst x, ,$(lastword $(subst -, ,$*))) --out "$(@D)"
+
+bench-tflite: export-tflite ## the same for those
+	$(PY) -m runtime_bench run $(TFLITE_ARTIFACTS) --threads $(THREADS) --json "$(OUT)/bench/tflite.json" \
 	  $(if $(WIDER),--wider "$(WIDER)" $(if $(LIST),--list "$(LIST)")) $(if $(LIMIT),--limit $(LIMIT))
 
 detect: export-onnx ## faces of PHOTOS, drawn, by the first of those artifacts
