@@ -7,7 +7,8 @@
 # Variables, each with a default that works on a fresh clone:
 #   VARIANT=retinaface    network (make summary lists them; default: acwface_dcn where the public RetinaFace weights are not at hand)
 #   CHECKPOINT=FILE       weights (default: the public RetinaFace file beside the project, else what the project ships)
-#   DCN=native            route of the deformable convolutions (default: native for ONNX, decomposed for TFLite)
+#   DCN=native            route of the deformable convolutions: native (default), decomposed, custom (ONNX); decomposed (default), bounded (TFLite)
+#   NO_REWRITE="..."      exact rewrites to leave out, or: all
 #   PRECISION="fp32 fp16" of TFLite files: fp16 stores weights so
 #   SIZE="640 dynamic"    input sizes, one artifact each: 640, 480x640 (height x width), dynamic
 #   WIDER=ROOT LIST=FILE  WIDER FACE root, and which of its images (default: those beside the project, else sample photographs)
@@ -32,6 +33,7 @@ PUBLIC_RETINAFACE := $(wildcard $(DATA)/weights/retinaface_mobilenet025_final.pt
 VARIANT ?= $(if $(PUBLIC_RETINAFACE),retinaface,acwface_dcn)
 CHECKPOINT ?= $(if $(filter retinaface,$(VARIANT)),$(PUBLIC_RETINAFACE))
 DCN ?=
+NO_REWRITE ?=
 PRECISION ?= fp32 fp16
 SIZE ?= 640 dynamic
 WIDER ?= $(wildcard $(DATA)/widerface)
@@ -44,8 +46,9 @@ PEOPLE ?= $(wildcard $(DATA)/people)
 TEACHER ?= $(PUBLIC_RETINAFACE)
 
 PY := .venv/bin/python
+# What an artifact is made again for.
+MAKERS := $(wildcard model/*.py export/*.py export/rewrites/*.py)
 SPACE := $(subst ,, )
-SOURCES := $(wildcard model/*.py export/*.py export/rewrites/*.py)
 # As a prerequisite. One that does not exist is left for the command to complain of: it says more than make would.
 ESCAPED := $(subst $(SPACE),\ ,$(CHECKPOINT))
 CHECKPOINT_FILE := $(if $(wildcard $(ESCAPED)),$(ESCAPED))
@@ -57,7 +60,7 @@ ONNX_ARTIFACTS := $(foreach size,$(SIZE),$(OUT)/artifacts/$(VARIANT)-$(ROUTE)-fp
 TFLITE_ARTIFACTS := $(foreach precision,$(PRECISION),$(foreach size,$(filter-out dynamic,$(SIZE)),\
   $(OUT)/artifacts/$(VARIANT)-$(TFLITE_ROUTE)-$(precision)-$(size)-tflite))
 
-.PHONY: help all setup test test-accuracy lint summary export-onnx bench-onnx export-tflite bench-tflite detect native bench-kernel data train-shipped bench-train lock clean FORCE
+.PHONY: help all setup test test-accuracy lint summary export-onnx bench-onnx export-tflite bench-tflite bench-speed detect native bench-kernel data train-shipped bench-train lock clean FORCE
 
 help: ## list the targets
 	@sed -n '/^#/!q;s/^# \{0,1\}//p;s/^#$$//p' Makefile
@@ -98,13 +101,27 @@ summary: .venv/.ready ## parameters and multiply-accumulates of every network
 export-onnx: $(addsuffix /detector.json,$(ONNX_ARTIFACTS)) ## ONNX artifacts of VARIANT, DCN, CHECKPOINT, SIZE
 
 # $* is the size. An artifact is made again when its checkpoint, the code that makes it, or the choice of checkpoint changes.
-$(OUT)/artifacts/$(VARIANT)-$(ROUTE)-fp32-%-onnx/detector.json: $(OUT)/choices/$(VARIANT)-$(ROUTE)-onnx $(CHECKPOINT_FILE) $(SOURCES) | .venv/.ready
+$(OUT)/artifacts/$(VARIANT)-$(ROUTE)-fp32-%-onnx/detector.json: $(OUT)/choices/$(VARIANT)-$(ROUTE)-onnx $(CHECKPOINT_FILE) $(MAKERS) | .venv/.ready $(if $(filter custom,$(ROUTE)),native)
 	$(PY) -m export onnx --variant $(VARIANT) $(if $(DCN),--dcn $(DCN)) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") \
-	  $(if $(filter dynamic,$*),--dynamic,--size $(subst x, ,$*)) --out "$(@D)"
+	  $(if $(filter dynamic,$*),--dynamic,--size $(subst x, ,$*)) $(addprefix --no-rewrite ,$(NO_REWRITE)) --out "$(@D)"
 
 $(OUT)/choices/$(VARIANT)-$(ROUTE)-onnx $(OUT)/choices/$(VARIANT)-$(TFLITE_ROUTE)-tflite: FORCE
 	@mkdir -p "$(@D)"
-	@echo "$(CHECKPOINT)" | cmp -s - "$@" || echo "$(CHECKPOINT)" > "$@"
+	@echo "$(CHECKPOINT) $(NO_REWRITE)" | cmp -s - "$@" || echo "$(CHECKPOINT) $(NO_REWRITE)" > "$@"
+
+# Every route of the deformable network, the exports that were not rewritten, and RetinaFace, side by side.
+SPEED_SIZES := 640 320
+SPEED_ARTIFACTS = $(foreach size,$(SPEED_SIZES),$(addprefix $(OUT)/artifacts/,retinaface-none-fp32-$(size)-onnx \
+  $(foreach route,native decomposed custom,acwface_dcn-$(route)-fp32-$(size)-onnx)))
+SPEED_NAIVE = $(foreach size,$(SPEED_SIZES),$(foreach route,native decomposed,$(OUT)/naive/artifacts/acwface_dcn-$(route)-fp32-$(size)-onnx))
+
+bench-speed: .venv/.ready ## latency of every route against naive exports and RetinaFace, in one run (minutes)
+	$(MAKE) --no-print-directory export-onnx VARIANT=retinaface CHECKPOINT="$(PUBLIC_RETINAFACE)" SIZE="$(SPEED_SIZES)"
+	for route in native decomposed custom; do \
+	  $(MAKE) --no-print-directory export-onnx VARIANT=acwface_dcn CHECKPOINT= DCN=$$route SIZE="$(SPEED_SIZES)"; done
+	for route in native decomposed; do \
+	  $(MAKE) --no-print-directory export-onnx VARIANT=acwface_dcn CHECKPOINT= DCN=$$route SIZE="$(SPEED_SIZES)" NO_REWRITE=all OUT="$(OUT)/naive"; done
+	$(PY) -m runtime_bench compare $(SPEED_ARTIFACTS) --naive $(SPEED_NAIVE) --json "$(OUT)/bench/speed.json"
 
 bench-onnx: export-onnx ## size, latency, memory, AP and its drop, of those artifacts
 	$(PY) -m runtime_bench run $(ONNX_ARTIFACTS) --threads $(THREADS) --json "$(OUT)/bench/onnx.json" \
@@ -113,9 +130,9 @@ bench-onnx: export-onnx ## size, latency, memory, AP and its drop, of those arti
 export-tflite: $(addsuffix /detector.json,$(TFLITE_ARTIFACTS)) ## TFLite artifacts of VARIANT, DCN, CHECKPOINT, PRECISION, SIZE
 
 # $* is precision-size.
-$(OUT)/artifacts/$(VARIANT)-$(TFLITE_ROUTE)-%-tflite/detector.json: $(OUT)/choices/$(VARIANT)-$(TFLITE_ROUTE)-tflite $(CHECKPOINT_FILE) $(SOURCES) | .venv/.ready
+$(OUT)/artifacts/$(VARIANT)-$(TFLITE_ROUTE)-%-tflite/detector.json: $(OUT)/choices/$(VARIANT)-$(TFLITE_ROUTE)-tflite $(CHECKPOINT_FILE) $(MAKERS) | .venv/.ready
 	$(PY) -m export tflite --variant $(VARIANT) $(if $(DCN),--dcn $(DCN)) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") \
-	  --precision $(firstword $(subst -, ,$*)) --size $(subst x, ,$(lastword $(subst -, ,$*))) --out "$(@D)"
+	  --precision $(firstword $(subst -, ,$*)) --size $(subst x, ,$(lastword $(subst -, ,$*))) $(addprefix --no-rewrite ,$(NO_REWRITE)) --out "$(@D)"
 
 bench-tflite: export-tflite ## the same for those
 	$(PY) -m runtime_bench run $(TFLITE_ARTIFACTS) --threads $(THREADS) --json "$(OUT)/bench/tflite.json" \

@@ -63,11 +63,11 @@ def _add_source(parser: argparse.ArgumentParser, routes: Iterable[str], default_
     )
     parser.add_argument(
         "--no-rewrite",
-        choices=list(REWRITES),
+        choices=[*REWRITES, "all"],
         action="append",
         default=[],
         metavar="NAME",
-        help=f"leave an exact rewrite out, may be repeated: {', '.join(REWRITES)} (default: all are applied)",
+        help=f"leave an exact rewrite out, may be repeated: {', '.join(REWRITES)}; or all of them: all (default: none)",
     )
 
 
@@ -81,7 +81,7 @@ def _onnx(args: argparse.Namespace) -> None:
     checkpoint, dcn = _open_source(args)
     size = None if args.dynamic else parse_size(args.size)
     out = args.out or ARTIFACTS / artifact_name(checkpoint.detector.config.variant, dcn, "fp32", size, args.format)
-    _say(out, export_onnx(checkpoint, dcn, size, out, _show_stage, args.no_rewrite))
+    _say(out, export_onnx(checkpoint, dcn, size, out, _show_stage, _left_out(args)))
 
 
 def _tflite(args: argparse.Namespace) -> None:
@@ -90,7 +90,7 @@ def _tflite(args: argparse.Namespace) -> None:
     checkpoint, dcn = _open_source(args)
     size = parse_size(args.size)
     out = args.out or ARTIFACTS / artifact_name(checkpoint.detector.config.variant, dcn, args.precision, size, args.format)
-    _say(out, export_tflite(checkpoint, dcn, args.precision, size, out, _show_stage, args.no_rewrite))
+    _say(out, export_tflite(checkpoint, dcn, args.precision, size, out, _show_stage, _left_out(args)))
 
 
 def _open_source(args: argparse.Namespace) -> tuple[Checkpoint, str]:
@@ -99,6 +99,10 @@ def _open_source(args: argparse.Namespace) -> tuple[Checkpoint, str]:
     config = checkpoint.detector.config
     print(f"{config.variant}: {checkpoint.source}", file=sys.stderr)
     return checkpoint, args.dcn if config.deform else "none"
+
+
+def _left_out(args: argparse.Namespace) -> list[str]:
+    return list(REWRITES) if "all" in args.no_rewrite else args.no_rewrite
 
 
 def _show_stage(stage: str) -> None:

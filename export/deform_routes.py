@@ -2,7 +2,7 @@
 
 - ``native``: the standard operator DeformConv (ONNX operator set 19 and later), which ONNX Runtime runs from 1.25 on.
 - ``decomposed``: standard operators only, for any runtime: neighbours are gathered as rows of channels.
-- ``custom``: the operator ``acwface::DeformSample`` of the library that ``make native`` builds (``export/kernel/``).
+- ``custom``: the operators of the library that ``make native`` builds (``export/kernel/``).
 
 Each has two operators. ``direct`` samples the input and applies the weight; ``mixed`` applies the weight first, tap by tap, and samples
 the result: sampling acts on space, the weight on channels.
@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from onnxscript import opset19
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import conv2d, leaky_relu, pad
 from torchvision.ops import deform_conv2d
 
@@ -49,11 +49,12 @@ class Route:
     """How a route computes a deformable layer."""
 
     mixed: Operator
-    direct: Operator | None
-    """``None`` where the route has only the other."""
+    direct: Operator
     gains_from_mixing: Callable[[int, int], bool]
     """Whether ``mixed`` is the faster one, given the layer's inputs and outputs."""
     needs: Requirements
+    predict: Callable[[Tensor, nn.Conv2d], Tensor] = lambda x, conv: conv(x)
+    """How offsets and modulators are predicted."""
 
 
 def _offset_and_mask(predicted: Sequence[Tensor], limit: float | None) -> tuple[Tensor, Tensor]:
@@ -171,28 +172,81 @@ def _as_image(rows: Tensor, height: int, width: int) -> Tensor:
 
 
 def _custom_mixed(x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor | None, limit: float | None, slope: float) -> Tensor:
-    """``acwface::DeformSample``; ``export/kernel/README.md`` defines it."""
+    """``acwface::DeformSample``."""
     if not torch.compiler.is_exporting():
         return _decomposed_mixed(x, predicted, weight, bias, limit, slope)
     outputs, channels = weight.shape[:2]
-    # Written so, ONNX Runtime does not fuse the transposition, and layers that read the same input share it.
-    mixed = x.permute(0, 2, 3, 1).flatten(1, 2) @ weight.permute(1, 2, 3, 0).reshape(channels, TAPS * outputs)
-    return torch.onnx.ops.symbolic(
-        f"{CUSTOM_DOMAIN}::DeformSample",
-        (predicted[0], mixed, torch.zeros(outputs) if bias is None else bias),
-        {"channels": outputs, "offset_limit": limit or 0.0, "negative_slope": slope},
-        dtype=torch.float32,
-        shape=(1, outputs, *x.shape[2:]),
-        version=CUSTOM_VERSION,
-    )
+    mixed = x.permute(0, 2, 3, 1) @ weight.permute(1, 2, 3, 0).reshape(channels, TAPS * outputs)
+    return _deform("DeformSample", predicted, (mixed,), outputs, bias, limit, slope)
 
 
-CUSTOM_DOMAIN, CUSTOM_VERSION = "acwface", 1
+def _custom_direct(
+    x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor | None, limit: float | None, slope: float
+) -> Tensor:
+    """``acwface::DeformConvTiled``."""
+    if not torch.compiler.is_exporting():
+        return _decomposed_direct(x, predicted, weight, bias, limit, slope)
+    return _deform("DeformConvTiled", predicted, (x.permute(0, 2, 3, 1), _by_tap(weight)), len(weight), bias, limit, slope)
+
+
+def _custom_predict(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """``acwface::Conv3x3``."""
+    if not torch.compiler.is_exporting():
+        return conv(x)
+    return _custom("Conv3x3", (x.permute(0, 2, 3, 1), _by_tap(conv.weight), conv.bias), {}, (1, *x.shape[2:], conv.out_channels))
+
+
+def _by_tap(weight: Tensor) -> Tensor:
+    """``(O, C, 3, 3)`` to ``(9, C, O)``."""
+    return weight.permute(2, 3, 1, 0).flatten(0, 1)
+
+
+def _deform(
+    operator: str,
+    predicted: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    outputs: int,
+    bias: Tensor | None,
+    limit: float | None,
+    slope: float,
+) -> Tensor:
+    together = torch.cat(list(predicted), dim=1).permute(0, 2, 3, 1)
+    attributes = {
+        "channels": outputs,
+        "offset_limit": limit or 0.0,
+        "negative_slope": slope,
+        "predicted_channels_last": 1,
+        "output_channels_last": 1,
+    }
+    bias = torch.zeros(outputs) if bias is None else bias
+    return _custom(operator, (together, *inputs, bias), attributes, (*together.shape[:3], outputs))
+
+
+def _custom(operator: str, inputs: Sequence[Tensor], attributes: dict[str, float], shape: Sequence[int]) -> Tensor:
+    """One of the operators that ``export/kernel/`` defines, in a model that is being exported.
+
+    All of them are channels-last. The transpositions between two that follow each other cancel out.
+
+    Args:
+        shape: ``(1, H, W, O)`` of what the operator gives.
+
+    Returns:
+        ``(1, O, H, W)``.
+    """
+    out = torch.onnx.ops.symbolic(f"acwface::{operator}", inputs, attributes, dtype=torch.float32, shape=shape, version=1)
+    return out.permute(0, 3, 1, 2)
+
 
 ROUTES = {
     "native": Route(_native_mixed, _native_direct, lambda inputs, outputs: outputs < inputs, Requirements(19, "1.25")),
     "decomposed": Route(_decomposed_mixed, _decomposed_direct, lambda inputs, outputs: True, Requirements()),
-    "custom": Route(_custom_mixed, None, lambda inputs, outputs: True, Requirements(library=Library("acwface_ort", VERSION))),
+    "custom": Route(
+        _custom_mixed,
+        _custom_direct,
+        lambda inputs, outputs: outputs < inputs,
+        Requirements(library=Library("acwface_ort", VERSION)),
+        _custom_predict,
+    ),
 }
 
 

@@ -92,7 +92,7 @@ def _fewer(inputs: int, outputs: int) -> bool:
 
 TFLITE_ROUTES = {
     "decomposed": Route(_decomposed_mixed, _decomposed_direct, _fewer, Requirements()),
-    "bounded": Route(bounded, None, lambda inputs, outputs: True, Requirements()),
+    "bounded": Route(bounded, bounded, lambda inputs, outputs: True, Requirements()),
 }
 """By name; :data:`export.deform_routes.ROUTES` has those of ONNX."""
 

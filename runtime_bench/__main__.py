@@ -18,7 +18,8 @@ from model.errors import UserError
 from model.files import atomic_file
 from model.postprocess import Thresholds
 from model.preprocess import load_image
-from runtime_bench.benchmark import benchmark
+from runtime_bench.benchmark import benchmark, latency_input
+from runtime_bench.compare import Speed, by_size, compare, write_speeds
 from runtime_bench.detect import open_detector, torch_detector
 from runtime_bench.draw import draw_detections
 from runtime_bench.drift import References
@@ -27,7 +28,8 @@ from runtime_bench.latency import RUNS
 from runtime_bench.profile import RUNS as PROFILE_RUNS
 from runtime_bench.profile import profile_artifact, write_profile
 from runtime_bench.record import Result, write_results
-from runtime_bench.report import profile_tables, results_table
+from runtime_bench.report import profile_tables, results_table, speeds_table
+from runtime_bench.roofline import processor
 from runtime_bench.samples import PORTRAIT, sample_set
 from runtime_bench.widerface import WiderFace, load_validation
 
@@ -83,8 +85,23 @@ def main() -> int:
     profile.add_argument("--runs", type=_positive, default=PROFILE_RUNS, metavar="N", help="measured, after warm-up (default: %(default)s)")
     profile.add_argument("--json", type=Path, metavar="FILE", help="write the records, all operators of them, here")
 
+    compare_ = commands.add_parser(
+        "compare",
+        help="latency of artifacts against each other, in interleaved rounds",
+        description="Time artifacts in turn, those of one input size together, and print ratios: to naive exports and to RetinaFace.",
+        epilog="example: python -m runtime_bench compare build/artifacts/*-640-onnx --threads 1 4",
+    )
+    compare_.add_argument("artifacts", type=Path, nargs="+", metavar="ARTIFACT", help="artifact folder, of a fixed input size")
+    compare_.add_argument("--naive", type=Path, nargs="+", default=[], metavar="ARTIFACT", help="exports without rewrites to compare with")
+    compare_.add_argument(
+        "--threads", type=_positive, nargs="+", default=sorted({1, os.cpu_count() or 1}), metavar="N", help="(default: 1 and all cores)"
+    )
+    compare_.add_argument(
+        "--json", type=Path, default=Path("build/bench/speed.json"), metavar="FILE", help="records (default: %(default)s)"
+    )
+
     args = parser.parse_args()
-    return {"run": _run, "evaluate": _evaluate, "detect": _detect, "profile": _profile}[args.command](args)
+    return {"compare": _compare, "run": _run, "evaluate": _evaluate, "detect": _detect, "profile": _profile}[args.command](args)
 
 
 def _add_dataset(parser: argparse.ArgumentParser) -> None:
@@ -106,6 +123,21 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return int(text)
+
+
+def _compare(args: argparse.Namespace) -> int:
+    naive = [open_artifact(path) for path in args.naive]
+    speeds: list[Speed] = []
+    for size, artifacts in by_size([open_artifact(path) for path in args.artifacts]):
+        for threads in args.threads:
+            print(f"{size[0]}x{size[1]}, {threads} thread(s) ...", file=sys.stderr, flush=True)
+            bases = [artifact for artifact in naive if artifact.manifest.input.size == size]
+            measured = compare(artifacts, bases, latency_input(artifacts[0].manifest), threads, processor())
+            speeds += measured
+            write_speeds(args.json, speeds)
+            print(speeds_table(measured), end="\n\n", flush=True)
+    print(f"{args.json}: the records")
+    return 0
 
 
 def _run(args: argparse.Namespace) -> int:

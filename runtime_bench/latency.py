@@ -1,6 +1,6 @@
 """Latency, load time and memory of an artifact, in a process that does nothing else.
 
-``python -m runtime_bench.latency ARTIFACT INPUT.npy`` is that process: it imports numpy and the runtime, not torch, so that neither its
+``python -m runtime_bench.latency INPUT.npy ARTIFACT`` is that process: it imports numpy and the runtime, not torch, so that neither its
 memory nor its threads are in the figures.
 """
 
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -45,14 +46,19 @@ def measure_latency(artifact: Artifact, tensor: np.ndarray, threads: int, runs: 
     Raises:
         UserError: with the process's own words, when it failed.
     """
+    return msgspec.json.decode(in_clean_process("runtime_bench.latency", tensor, [artifact], threads, "--runs", runs), type=Measurement)
+
+
+def in_clean_process(module: str, tensor: np.ndarray, artifacts: Sequence[Artifact], threads: int, *options: object) -> str:
+    """What ``python -m MODULE INPUT.npy ARTIFACT... --threads N OPTIONS`` prints; a :class:`UserError` with its own words if it fails."""
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder) / "input.npy", tensor)
-        command = [sys.executable, "-m", "runtime_bench.latency", str(artifact.path), f"{folder}/input.npy"]
-        finished = subprocess.run([*command, "--threads", str(threads), "--runs", str(runs)], capture_output=True, text=True)
+        command = [sys.executable, "-m", module, f"{folder}/input.npy", *(artifact.path for artifact in artifacts), "--threads", threads]
+        finished = subprocess.run([str(word) for word in (*command, *options)], capture_output=True, text=True)
     if finished.returncode:
         lines = finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"]
         raise UserError(lines[-1].removeprefix("error: "))
-    return msgspec.json.decode(finished.stdout, type=Measurement)
+    return finished.stdout
 
 
 def _measure(artifact: Artifact, tensor: np.ndarray, threads: int, runs: int) -> Measurement:
@@ -81,8 +87,8 @@ def _peak_memory() -> int:
 
 def main() -> None:
     parser = Parser(prog="python -m runtime_bench.latency", description="Measure one artifact in this process; JSON on stdout.")
-    parser.add_argument("artifact", type=Path)
     parser.add_argument("input", type=Path, help="the input tensor, .npy")
+    parser.add_argument("artifact", type=Path)
     parser.add_argument("--threads", type=int, default=1, help="of the runtime (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=RUNS, help="measured, after warm-up (default: %(default)s)")
     args = parser.parse_args()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
+from runtime_bench.compare import Speed
 from runtime_bench.profile import Operator, Profile
 from runtime_bench.record import Result, SubsetAP
 from runtime_bench.widerface import SUBSETS
@@ -36,6 +37,32 @@ def results_table(results: Sequence[Result]) -> str:
         # Name the artifacts only where not all of them share the condition.
         lines += [text if len(said) == 1 else f"{text} [{', '.join(names)}]" for text, names in said.items()]
     return "\n".join(lines)
+
+
+def speeds_table(speeds: Sequence[Speed]) -> str:
+    """Of artifacts that were measured together: one size, one number of threads."""
+    first = speeds[0]
+    threads = f"{first.threads} thread{'s' * (first.threads > 1)}"
+    headers = ["network", "route", "median ms", "p10", "p90", "vs naive", "vs RetinaFace", "peak MB", "scores", "boxes px", "landmarks px"]
+    rows = [
+        [
+            speed.variant,
+            speed.route,
+            *(f"{value:.2f}" for value in (speed.median_ms, speed.p10_ms, speed.p90_ms)),
+            "-" if speed.vs_naive is None else f"{speed.vs_naive:.2f}x faster",
+            "-" if speed.vs_retinaface is None else f"{speed.vs_retinaface:.2f}x its time",
+            f"{speed.peak_memory_bytes / 1e6:.0f}",
+            *(f"{value:.1e}" for value in (speed.parity.scores, speed.parity.boxes_px, speed.parity.landmarks_px)),
+        ]
+        for speed in speeds
+    ]
+    return "\n".join(
+        [
+            f"{first.size[0]}x{first.size[1]}, {threads}, {first.runtime} {first.runtime_version}, {first.machine}; "
+            f"{first.rounds} interleaved rounds of {first.runs} runs; the last three columns: largest difference from torch",
+            tabulate(rows, headers, colalign=("left", "left", *["right"] * (len(headers) - 2)), disable_numparse=True),
+        ]
+    )
 
 
 _LISTED = 30

@@ -82,6 +82,6 @@ static inline void transpose(const float* from, ptrdiff_t from_stride, float* to
 
 #include "simd.h"
 
-const AcwfaceKernel acwface_avx2 = {"avx2", sample, conv};
+const AcwfaceKernel acwface_avx2 = {"avx2", sample, tiled, conv3x3};
 
 #endif

@@ -87,6 +87,6 @@ static inline void transpose(const float* from, ptrdiff_t from_stride, float* to
 
 #include "simd.h"
 
-const AcwfaceKernel acwface_avx512 = {"avx512", sample, conv};
+const AcwfaceKernel acwface_avx512 = {"avx512", sample, tiled, conv3x3};
 
 #endif

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable
-from ctypes import CFUNCTYPE, POINTER, Structure, c_char_p, c_float, c_int32, c_ssize_t, c_void_p
+from ctypes import CFUNCTYPE, POINTER, Structure, c_char_p, c_float, c_int32, c_size_t, c_ssize_t, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,15 +27,24 @@ class _Sample(Structure):
     _fields_ = [("layer", _Layer), ("mixed", c_void_p), ("mixed_pixel", c_ssize_t)]
 
 
-class _Conv(Structure):
+class _Tiled(Structure):
     _fields_ = [("layer", _Layer), ("in_channels", c_int32), ("input", c_void_p), ("in_pixel", c_ssize_t), ("weight", c_void_p)]
+
+
+class _Conv3x3(Structure):
+    _fields_ = [
+        *(("height", c_int32), ("width", c_int32), ("in_channels", c_int32), ("out_channels", c_int32)),
+        *(("input", c_void_p), ("in_pixel", c_ssize_t), ("weight", c_void_p), ("out", c_void_p), ("out_pixel", c_ssize_t)),
+    ]
 
 
 class _Kernel(Structure):
     _fields_ = [
         ("name", c_char_p),
-        ("sample", CFUNCTYPE(None, POINTER(_Sample), c_int32, c_int32)),
-        ("conv", CFUNCTYPE(None, POINTER(_Conv), c_int32, c_int32)),
+        *(
+            (name, CFUNCTYPE(None, POINTER(call), c_int32, c_int32))
+            for name, call in (("sample", _Sample), ("tiled", _Tiled), ("conv3x3", _Conv3x3))
+        ),
     ]
 
 
@@ -76,22 +84,32 @@ class Kernel:
 
     name: str
     _functions: _Kernel
+    _library: Any
 
     def sample(self, layer: Layer, mixed: np.ndarray, out: np.ndarray, first: int = 0, last: int | None = None) -> np.ndarray:
         """Sample ``mixed`` (H, W, 9 * O or more) into ``out``."""
         call = _Sample(layer._struct(out), _data(mixed), mixed.shape[-1])
-        return self._run(self._functions.sample, call, layer, out, first, last)
+        self._functions.sample(ctypes.byref(call), first, math.prod(layer.size) if last is None else last)
+        return out
 
-    def conv(
+    def tiled(
         self, layer: Layer, image: np.ndarray, weight: np.ndarray, out: np.ndarray, first: int = 0, last: int | None = None
     ) -> np.ndarray:
         """Sample ``image`` (H, W, C or more), multiply by ``weight`` (9, C, O), into ``out``."""
-        call = _Conv(layer._struct(out), weight.shape[1], _data(image), image.shape[-1], _data(weight))
-        return self._run(self._functions.conv, call, layer, out, first, last)
+        call = _Tiled(layer._struct(out), weight.shape[1], _data(image), image.shape[-1], _data(weight))
+        self._functions.tiled(ctypes.byref(call), first, math.prod(layer.size) if last is None else last)
+        return out
 
-    @staticmethod
-    def _run(function: Callable[..., None], call: Structure, layer: Layer, out: np.ndarray, first: int, last: int | None) -> np.ndarray:
-        function(ctypes.byref(call), first, math.prod(layer.size) if last is None else last)
+    def conv3x3(self, image: np.ndarray, weight: np.ndarray, bias: np.ndarray, first: int = 0, last: int | None = None) -> np.ndarray:
+        """Convolve ``image`` (H, W, C or more) with ``weight`` (9, C, O): (H, W, O), NaN in tiles outside ``first`` to ``last``."""
+        height, width, step = image.shape
+        _, inputs, outputs = weight.shape
+        prepared = np.empty(self._library.acwface_conv3x3_floats(inputs, outputs), np.float32)
+        self._library.acwface_conv3x3_prepare(inputs, outputs, c_void_p(_data(weight)), c_void_p(_data(bias)), c_void_p(_data(prepared)))
+        out = np.full((height, width, outputs), np.nan, np.float32)
+        call = _Conv3x3(height, width, inputs, outputs, _data(image), step, _data(prepared), _data(out), outputs)
+        tiles = self._library.acwface_conv3x3_tiles(height, width)
+        self._functions.conv3x3(ctypes.byref(call), first, tiles if last is None else last)
         return out
 
 
@@ -105,9 +123,10 @@ def open_kernels(library: Path) -> list[Kernel]:
     """The implementations in any of the built libraries that this processor can run, the best first."""
     functions: Any = ctypes.CDLL(str(library))
     functions.acwface_kernel.restype = POINTER(_Kernel)
+    functions.acwface_conv3x3_floats.restype = c_size_t
     kernels = []
     while kernel := functions.acwface_kernel(len(kernels)):
-        kernels.append(Kernel(kernel.contents.name.decode(), kernel.contents))
+        kernels.append(Kernel(kernel.contents.name.decode(), kernel.contents, functions))
     return kernels
 
 

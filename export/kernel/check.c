@@ -1,4 +1,4 @@
-// Runs every implementation that this processor has on random layers, through both memory layouts and both forms, and compares it
+// Runs every implementation that this processor has on random layers, through both memory layouts and all three functions, and compares it
 // with the scalar one. Offsets include borders, huge values, infinities and NaN. Arrays are allocated to the element, so that
 // AddressSanitizer sees any access beyond them.
 //
@@ -56,25 +56,25 @@ static int check_layer(int index) {
     AcwfaceDeform layer = {height, width, outputs, predicted + (nhwc ? extra : extra * pixels), nhwc ? predicted_channels : 1, nhwc ? 1 : pixels,
                            bias, expected, nhwc ? outputs : 1, nhwc ? 1 : pixels, next() % 2 ? INFINITY : 1.0f, next() % 2 ? 0.1f : 1.0f};
     AcwfaceDeformSample sample = {layer, mixed + extra, sampled + extra};
-    AcwfaceDeformConv conv = {layer, inputs, in + extra, inputs + extra, weight};
+    AcwfaceDeformTiled tiled = {layer, inputs, in + extra, inputs + extra, weight};
 
     int failures = 0, scalar = 0;
     while (acwface_kernel(scalar + 1) != NULL) scalar++;
     for (int form = 0; form < 2; form++) {
-        sample.layer.out = conv.layer.out = expected;
-        form ? acwface_kernel(scalar)->conv(&conv, 0, pixels) : acwface_kernel(scalar)->sample(&sample, 0, pixels);
-        sample.layer.out = conv.layer.out = out;
+        sample.layer.out = tiled.layer.out = expected;
+        form ? acwface_kernel(scalar)->tiled(&tiled, 0, pixels) : acwface_kernel(scalar)->sample(&sample, 0, pixels);
+        sample.layer.out = tiled.layer.out = out;
         for (int k = 0; k < scalar; k++) {
             const int32_t cut = between(0, pixels);  // two calls, in any order
             const int32_t bounds[2][2] = {{cut, pixels}, {0, cut}};
             for (int32_t i = 0; i < outputs * pixels; i++) out[i] = 1e30f;
             for (int part = 0; part < 2; part++)
-                form ? acwface_kernel(k)->conv(&conv, bounds[part][0], bounds[part][1])
+                form ? acwface_kernel(k)->tiled(&tiled, bounds[part][0], bounds[part][1])
                      : acwface_kernel(k)->sample(&sample, bounds[part][0], bounds[part][1]);
             for (int32_t i = 0; i < outputs * pixels; i++)
                 if (differs(out[i], expected[i])) {
                     printf("layer %d, %s, %s, %dx%d, %d to %d channels, %s, element %d: %g, not %g\n", index, acwface_kernel(k)->name,
-                           form ? "conv" : "sample", height, width, inputs, outputs, nhwc ? "NHWC" : "NCHW", i, out[i], expected[i]);
+                           form ? "tiled" : "sample", height, width, inputs, outputs, nhwc ? "NHWC" : "NCHW", i, out[i], expected[i]);
                     failures++;
                     break;
                 }
@@ -84,11 +84,42 @@ static int check_layer(int index) {
     return failures;
 }
 
+static int check_conv3x3(int index) {
+    const int32_t height = between(1, next() % 4 ? 12 : 2), width = between(1, next() % 4 ? 40 : 3), pixels = height * width;
+    const int32_t outputs = next() % 2 ? ACWFACE_PREDICTED * between(1, 3) : between(1, 90);
+    const int32_t inputs = next() % 2 ? 16 * between(1, 5) : between(1, 70), extra = between(0, 3), tiles = acwface_conv3x3_tiles(height, width);
+    float *in = reals((size_t)(inputs + extra) * pixels), *weight = reals((size_t)ACWFACE_TAPS * inputs * outputs), *bias = reals(outputs);
+    float *prepared = reals(acwface_conv3x3_floats(inputs, outputs)), *expected = reals((size_t)outputs * pixels);
+    float* out = reals((size_t)outputs * pixels);
+    acwface_conv3x3_prepare(inputs, outputs, weight, bias, prepared);
+    AcwfaceConv3x3 op = {height, width, inputs, outputs, in + extra, inputs + extra, prepared, expected, outputs};
+
+    int failures = 0, scalar = 0;
+    while (acwface_kernel(scalar + 1) != NULL) scalar++;
+    acwface_kernel(scalar)->conv3x3(&op, 0, tiles);
+    op.out = out;
+    for (int k = 0; k < scalar; k++) {
+        const int32_t cut = between(0, tiles);
+        for (int32_t i = 0; i < outputs * pixels; i++) out[i] = 1e30f;
+        acwface_kernel(k)->conv3x3(&op, cut, tiles);
+        acwface_kernel(k)->conv3x3(&op, 0, cut);
+        for (int32_t i = 0; i < outputs * pixels; i++)
+            if (differs(out[i], expected[i])) {
+                printf("layer %d, %s, conv3x3, %dx%d, %d to %d channels, element %d: %g, not %g\n", index, acwface_kernel(k)->name, height,
+                       width, inputs, outputs, i, out[i], expected[i]);
+                failures++;
+                break;
+            }
+    }
+    free(in), free(weight), free(bias), free(prepared), free(expected), free(out);
+    return failures;
+}
+
 int main(int argc, char** argv) {
     const int layers = argc > 1 ? atoi(argv[1]) : 200;
     state = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) | 1u : 1u;
     int failures = 0;
-    for (int i = 0; i < layers; i++) failures += check_layer(i);
+    for (int i = 0; i < layers; i++) failures += check_layer(i) + check_conv3x3(i);
     printf("kernel %s:", ACWFACE_KERNEL_VERSION);
     for (int i = 0; acwface_kernel(i) != NULL; i++) printf(" %s", acwface_kernel(i)->name);
     printf("; %d layers, %d failures\n", layers, failures);

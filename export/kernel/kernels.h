@@ -10,6 +10,12 @@
 #define ACWFACE_NEON
 #endif
 
+// Points of Winograd's F(2x2, 3x3).
+enum { ACWFACE_POINTS = 16 };
+
+// Outputs as acwface_conv3x3's weights hold them: whole blocks of 16.
+static inline int32_t acwface_padded(int32_t channels) { return (channels + 15) / 16 * 16; }
+
 extern const AcwfaceKernel acwface_scalar, acwface_avx2, acwface_avx512, acwface_neon;
 
 #endif

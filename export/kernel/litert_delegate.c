@@ -1,18 +1,7 @@
-// The operators of deform.h for LiteRT (TensorFlow Lite), as an external delegate: a library that load_delegate, or the option
-// --external_delegate_path, loads. It claims every CUSTOM node named DeformSample or DeformConvTiled and leaves all others alone.
-// Plain C against LiteRT's C structures, nothing to link with, so one file serves every build of the runtime.
-//
-// DeformSample     predicted (N, H, W, P), mixed (N, H, W, M), bias (O)
-// DeformConvTiled  predicted (N, H, W, P), input (N, H, W, M), weight (9, C, O), bias (O)
-// Output           (N, H, W, O)
-//
-// Attributes are in the node's custom_options: six little-endian words of 32 bits,
-//     0   layout version: 1
-//     1   predicted_start   int32
-//     2   mixed_start or input_start   int32
-//     3   channels (O)      int32
-//     4   offset_limit      float, pixels; 0: none
-//     5   negative_slope    float; 1: no activation
+// The operators for LiteRT (TensorFlow Lite), as an external delegate: a library that load_delegate, or the option
+// --external_delegate_path, loads. It claims every CUSTOM node named DeformSample, DeformConvTiled or Conv3x3 and leaves all others
+// alone. Plain C against LiteRT's C structures, nothing to link with, so one file serves every build of the runtime. README.md defines
+// the operators and the layout of their custom_options.
 //
 // LiteRT gives delegates no threads of its own to use, so a node runs in the thread that invokes the graph.
 
@@ -26,21 +15,27 @@
 
 enum { OPTIONS_VERSION = 1, OPTIONS_BYTES = 24 };
 
-typedef enum { SAMPLE, CONV } Form;
+typedef enum { SAMPLE, TILED, CONV3X3, FORMS } Form;
+
+static const char* const NAMES[FORMS] = {"DeformSample", "DeformConvTiled", "Conv3x3"};
+static const char* const CLAIMED_NAMES[FORMS] = {"AcwfaceDeformSample", "AcwfaceDeformConvTiled", "AcwfaceConv3x3"};  // in profiles
 
 // One node of the graph, with the indices of its tensors: a delegate's node lists them in no order and once each.
 typedef struct {
     Form form;
     int32_t predicted_start, source_start, channels;
     float offset_limit, negative_slope;
-    int predicted, source, weight, bias, out;
+    int predicted, source, weight, bias, out;  // -1: the form has none
+    float* prepared;                           // Conv3x3's weights
 } Node;
 
 static int form_of(const TfLiteRegistration* registration, Form* form) {
-    const char* name = registration->custom_name;
-    if (name == NULL) return 0;
-    *form = strcmp(name, "DeformConvTiled") == 0 ? CONV : SAMPLE;
-    return *form == CONV || strcmp(name, "DeformSample") == 0;
+    for (int i = 0; i < FORMS; i++)
+        if (registration->custom_name != NULL && strcmp(registration->custom_name, NAMES[i]) == 0) {
+            *form = (Form)i;
+            return 1;
+        }
+    return 0;
 }
 
 static int32_t word(const unsigned char* bytes, int index) {
@@ -79,12 +74,13 @@ static TfLiteStatus read_node(TfLiteContext* context, int index, Node* node) {
     if (node->predicted_start < 0 || node->source_start < 0 || node->channels < 1 || !(node->offset_limit >= 0.0f))
         return fail(context, "custom_options are out of range");
     if (node->offset_limit == 0.0f) node->offset_limit = INFINITY;
-    const int inputs = node->form == CONV ? 4 : 3;
+    const int inputs = node->form == TILED ? 4 : 3;
     if (source->inputs->size != inputs || source->outputs->size != 1) return fail(context, "wrong number of tensors");
-    node->predicted = source->inputs->data[0];
-    node->source = source->inputs->data[1];
-    node->weight = node->form == CONV ? source->inputs->data[2] : -1;
-    node->bias = source->inputs->data[inputs - 1];
+    const int* tensor = source->inputs->data;
+    node->predicted = node->form == CONV3X3 ? -1 : *tensor++;
+    node->source = *tensor++;
+    node->weight = node->form == SAMPLE ? -1 : *tensor++;
+    node->bias = *tensor;
     node->out = source->outputs->data[0];
     return kTfLiteOk;
 }
@@ -94,7 +90,7 @@ static TfLiteStatus read_node(TfLiteContext* context, int index, Node* node) {
 // Each of our nodes is claimed alone, so `nodes_to_replace` holds one.
 static void* init(TfLiteContext* context, const char* buffer, size_t length) {
     (void)length;
-    Node* node = malloc(sizeof(Node));
+    Node* node = calloc(1, sizeof(Node));
     if (node != NULL && read_node(context, ((const TfLiteDelegateParams*)buffer)->nodes_to_replace->data[0], node) != kTfLiteOk) {
         free(node);
         node = NULL;
@@ -104,29 +100,46 @@ static void* init(TfLiteContext* context, const char* buffer, size_t length) {
 
 static void release(TfLiteContext* context, void* data) {
     (void)context;
+    if (data != NULL) free(((Node*)data)->prepared);
     free(data);
 }
 
 static int is_float(const TfLiteTensor* tensor, int rank) { return tensor->type == kTfLiteFloat32 && tensor->dims->size == rank; }
 
+static TfLiteStatus prepare_weights(TfLiteContext* context, Node* node, const TfLiteTensor* weight, const TfLiteTensor* bias) {
+    if (weight->allocation_type != kTfLiteMmapRo || bias->allocation_type != kTfLiteMmapRo)
+        return fail(context, "weight and bias of Conv3x3 must be constants");
+    const int32_t inputs = weight->dims->data[1];
+    free(node->prepared);
+    node->prepared = malloc(acwface_conv3x3_floats(inputs, node->channels) * sizeof(float));
+    if (node->prepared == NULL) return fail(context, "out of memory");
+    acwface_conv3x3_prepare(inputs, node->channels, weight->data.f, bias->data.f, node->prepared);
+    return kTfLiteOk;
+}
+
 static TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* own) {
-    const Node* node = own->user_data;
+    Node* node = own->user_data;
     if (node == NULL) return kTfLiteError;  // init has said why
-    const TfLiteTensor *predicted = &context->tensors[node->predicted], *source = &context->tensors[node->source];
-    const TfLiteTensor* bias = &context->tensors[node->bias];
-    if (!is_float(predicted, 4) || !is_float(source, 4) || !is_float(bias, 1)) return fail(context, "float32 tensors of rank 4, 4 and 1 are needed");
-    const int *shape = predicted->dims->data, *from = source->dims->data;
-    if (from[0] != shape[0] || from[1] != shape[1] || from[2] != shape[2]) return fail(context, "the inputs differ in N, H or W");
+    const TfLiteTensor *source = &context->tensors[node->source], *bias = &context->tensors[node->bias];
+    if (!is_float(source, 4) || !is_float(bias, 1)) return fail(context, "float32 tensors are needed, the input of rank 4, bias of rank 1");
+    const int* shape = source->dims->data;
     if ((int64_t)shape[1] * shape[2] > INT32_MAX / 16) return fail(context, "the image is too large");
+    if (bias->dims->data[0] != node->channels) return fail(context, "bias must be (channels)");
     int64_t needed = ACWFACE_TAPS * (int64_t)node->channels;
-    if (node->form == CONV) {
+    if (node->form != SAMPLE) {
         const TfLiteTensor* weight = &context->tensors[node->weight];
         if (!is_float(weight, 3) || weight->dims->data[0] != ACWFACE_TAPS || weight->dims->data[2] != node->channels)
             return fail(context, "weight must be (9, C, channels)");
         needed = weight->dims->data[1];
+        if (node->form == CONV3X3 && prepare_weights(context, node, weight, bias) != kTfLiteOk) return kTfLiteError;
     }
-    if (shape[3] < (int64_t)node->predicted_start + ACWFACE_PREDICTED || from[3] < node->source_start + needed || bias->dims->data[0] != node->channels)
-        return fail(context, "too few channels");
+    if (shape[3] < node->source_start + needed) return fail(context, "the input has too few channels");
+    if (node->form != CONV3X3) {
+        const TfLiteTensor* predicted = &context->tensors[node->predicted];
+        if (!is_float(predicted, 4) || memcmp(predicted->dims->data, shape, 3 * sizeof(int)) != 0)
+            return fail(context, "predicted must be float32, (N, H, W, P), with the N, H and W of the input");
+        if (predicted->dims->data[3] < (int64_t)node->predicted_start + ACWFACE_PREDICTED) return fail(context, "predicted has too few channels");
+    }
     TfLiteIntArray* dims = malloc(sizeof(TfLiteIntArray) + 4 * sizeof(int));
     if (dims == NULL) return fail(context, "out of memory");
     dims->size = 4;
@@ -135,36 +148,46 @@ static TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* own) {
     return context->ResizeTensor(context, &context->tensors[node->out], dims);  // the array is LiteRT's from here on
 }
 
+static AcwfaceDeform deform_layer(const TfLiteContext* context, const Node* node, int image) {
+    const TfLiteTensor* predicted = &context->tensors[node->predicted];
+    const int* shape = predicted->dims->data;
+    const ptrdiff_t before = (ptrdiff_t)image * shape[1] * shape[2];
+    return (AcwfaceDeform){
+        .height = shape[1],
+        .width = shape[2],
+        .channels = node->channels,
+        .predicted = predicted->data.f + before * shape[3] + node->predicted_start,
+        .predicted_pixel = shape[3],
+        .predicted_channel = 1,
+        .bias = context->tensors[node->bias].data.f,
+        .out = context->tensors[node->out].data.f + before * node->channels,
+        .out_pixel = node->channels,
+        .out_channel = 1,
+        .offset_limit = node->offset_limit,
+        .negative_slope = node->negative_slope,
+    };
+}
+
 static TfLiteStatus invoke(TfLiteContext* context, TfLiteNode* own) {
     const Node* node = own->user_data;
     const AcwfaceKernel* kernel = acwface_kernel(0);
-    const TfLiteTensor *predicted = &context->tensors[node->predicted], *source = &context->tensors[node->source];
-    const int* shape = predicted->dims->data;
-    const int32_t pixels = shape[1] * shape[2], step = source->dims->data[3];
+    const TfLiteTensor* source = &context->tensors[node->source];
+    const int *shape = source->dims->data, height = shape[1], width = shape[2], step = shape[3];
+    const int32_t pixels = height * width;
     for (int n = 0; n < shape[0]; n++) {
-        const ptrdiff_t image = (ptrdiff_t)n * pixels;
-        const AcwfaceDeform layer = {
-            .height = shape[1],
-            .width = shape[2],
-            .channels = node->channels,
-            .predicted = predicted->data.f + image * shape[3] + node->predicted_start,
-            .predicted_pixel = shape[3],
-            .predicted_channel = 1,
-            .bias = context->tensors[node->bias].data.f,
-            .out = context->tensors[node->out].data.f + image * node->channels,
-            .out_pixel = node->channels,
-            .out_channel = 1,
-            .offset_limit = node->offset_limit,
-            .negative_slope = node->negative_slope,
-        };
-        const float* from = source->data.f + image * step + node->source_start;
+        const float* from = source->data.f + (ptrdiff_t)n * pixels * step + node->source_start;
         if (node->form == SAMPLE) {
-            const AcwfaceDeformSample op = {layer, from, step};
+            const AcwfaceDeformSample op = {deform_layer(context, node, n), from, step};
             kernel->sample(&op, 0, pixels);
-        } else {
+        } else if (node->form == TILED) {
             const TfLiteTensor* weight = &context->tensors[node->weight];
-            const AcwfaceDeformConv op = {layer, weight->dims->data[1], from, step, weight->data.f};
-            kernel->conv(&op, 0, pixels);
+            const AcwfaceDeformTiled op = {deform_layer(context, node, n), weight->dims->data[1], from, step, weight->data.f};
+            kernel->tiled(&op, 0, pixels);
+        } else {
+            const int inputs = context->tensors[node->weight].dims->data[1];
+            float* out = context->tensors[node->out].data.f + (ptrdiff_t)n * pixels * node->channels;
+            const AcwfaceConv3x3 op = {height, width, inputs, node->channels, from, step, node->prepared, out, node->channels};
+            kernel->conv3x3(&op, 0, acwface_conv3x3_tiles(height, width));
         }
     }
     return kTfLiteOk;
@@ -193,7 +216,7 @@ static TfLiteStatus claim(TfLiteContext* context, TfLiteDelegate* delegate) {
             .free = release,
             .prepare = prepare,
             .invoke = invoke,
-            .custom_name = form == CONV ? "AcwfaceDeformConvTiled" : "AcwfaceDeformSample",
+            .custom_name = CLAIMED_NAMES[form],
             .version = 1,
         };
         claimed->size = 1;

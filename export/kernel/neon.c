@@ -56,6 +56,6 @@ static inline void transpose(const float* from, ptrdiff_t from_stride, float* to
 
 #include "simd.h"
 
-const AcwfaceKernel acwface_neon = {"neon", sample, conv};
+const AcwfaceKernel acwface_neon = {"neon", sample, tiled, conv3x3};
 
 #endif

@@ -18,7 +18,7 @@ static float* values(size_t count, float scale) {
 
 int main(int argc, char** argv) {
     if (argc != 7) {
-        fprintf(stderr, "usage: %s KERNEL sample|conv SIDE INPUTS OUTPUTS TIMES\n", argv[0]);
+        fprintf(stderr, "usage: %s KERNEL sample|tiled|conv3x3 SIDE INPUTS OUTPUTS TIMES\n", argv[0]);
         return 2;
     }
     const AcwfaceKernel* kernel = NULL;
@@ -31,15 +31,18 @@ int main(int argc, char** argv) {
     const int32_t side = atoi(argv[3]), inputs = atoi(argv[4]), outputs = atoi(argv[5]), pixels = side * side;
     const AcwfaceDeform layer = {side, side, outputs, values((size_t)ACWFACE_PREDICTED * pixels, 1.5f), 1, pixels, values(outputs, 1.0f),
                                  values((size_t)outputs * pixels, 0.0f), 1, pixels, INFINITY, 0.1f};
-    const int conv = strcmp(argv[2], "conv") == 0;
-    const AcwfaceDeformSample sample_op = {layer, conv ? NULL : values((size_t)ACWFACE_TAPS * outputs * pixels, 1.0f), ACWFACE_TAPS * outputs};
-    const AcwfaceDeformConv conv_op = {layer, inputs, conv ? values((size_t)inputs * pixels, 1.0f) : NULL, inputs,
-                                       conv ? values((size_t)ACWFACE_TAPS * inputs * outputs, 0.1f) : NULL};
-    for (int i = atoi(argv[6]); i > 0; i--)
-        if (conv)
-            kernel->conv(&conv_op, 0, pixels);
-        else
-            kernel->sample(&sample_op, 0, pixels);
+    float* source = values((size_t)(ACWFACE_TAPS * outputs > inputs ? ACWFACE_TAPS * outputs : inputs) * pixels, 1.0f);
+    float* weight = values((size_t)ACWFACE_TAPS * inputs * outputs, 0.1f);
+    float* prepared = values(acwface_conv3x3_floats(inputs, outputs), 0.0f);
+    acwface_conv3x3_prepare(inputs, outputs, weight, layer.bias, prepared);
+    const AcwfaceDeformSample sample = {layer, source, ACWFACE_TAPS * outputs};
+    const AcwfaceDeformTiled tiled = {layer, inputs, source, inputs, weight};
+    const AcwfaceConv3x3 conv3x3 = {side, side, inputs, outputs, source, inputs, prepared, layer.out, outputs};
+    for (int i = atoi(argv[6]); i > 0; i--) switch (argv[2][0]) {
+            case 's': kernel->sample(&sample, 0, pixels); break;
+            case 't': kernel->tiled(&tiled, 0, pixels); break;
+            default: kernel->conv3x3(&conv3x3, 0, acwface_conv3x3_tiles(side, side));
+        }
     printf("%g\n", layer.out[pixels / 2]);
     return 0;
 }

@@ -63,7 +63,7 @@ static void sample(const AcwfaceDeformSample* op, int32_t first, int32_t last) {
     }
 }
 
-static void conv(const AcwfaceDeformConv* op, int32_t first, int32_t last) {
+static void tiled(const AcwfaceDeformTiled* op, int32_t first, int32_t last) {
     const AcwfaceDeform* layer = &op->layer;
     for (int32_t p = first; p < last; p++) {
         Sample samples[ACWFACE_TAPS];
@@ -84,4 +84,50 @@ static void conv(const AcwfaceDeformConv* op, int32_t first, int32_t last) {
     }
 }
 
-const AcwfaceKernel acwface_scalar = {"scalar", sample, conv};
+// F(2x2, 3x3) of Winograd, as Lavin and Gray 2016 (section 4.1) write it: A^T (G g G^T * B^T d B) A, summed over input channels.
+static const float BT[4][4] = {{1, 0, -1, 0}, {0, 1, 1, 0}, {0, -1, 1, 0}, {0, 1, 0, -1}};
+static const float AT[2][4] = {{1, 1, 1, 0}, {0, 1, -1, -1}};
+
+static float input_pixel(const AcwfaceConv3x3* op, int32_t y, int32_t x, int32_t channel) {
+    if (y < 0 || y >= op->height || x < 0 || x >= op->width) return 0.0f;
+    return op->in[((ptrdiff_t)y * op->width + x) * op->in_pixel + channel];
+}
+
+// B^T d B at one point, for the tile whose 4x4 input pixels begin at (top, left).
+static float input_point(const AcwfaceConv3x3* op, int32_t top, int32_t left, int32_t channel, int point) {
+    float sum = 0.0f;
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++) {
+            const float factor = BT[point / 4][i] * BT[point % 4][j];
+            if (factor != 0.0f) sum += factor * input_pixel(op, top + i, left + j, channel);
+        }
+    return sum;
+}
+
+static void conv3x3(const AcwfaceConv3x3* op, int32_t first, int32_t last) {
+    const int32_t padded = acwface_padded(op->out_channels), columns = (op->width + 1) / 2;
+    const float* bias = op->weight + (ptrdiff_t)ACWFACE_POINTS * op->in_channels * padded;
+    for (int32_t tile = first; tile < last; tile++) {
+        const int32_t top = tile / columns * 2, left = tile % columns * 2;
+        for (int32_t begin = 0; begin < padded; begin += BLOCK) {
+            float sums[ACWFACE_POINTS][BLOCK] = {{0.0f}};
+            for (int p = 0; p < ACWFACE_POINTS; p++)
+                for (int32_t i = 0; i < op->in_channels; i++) {
+                    const float value = input_point(op, top - 1, left - 1, i, p);
+                    const float* weight = op->weight + ((ptrdiff_t)p * op->in_channels + i) * padded + begin;
+                    for (int o = 0; o < BLOCK; o++) sums[p][o] += value * weight[o];
+                }
+            for (int pixel = 0; pixel < 4; pixel++) {
+                const int32_t y = top + pixel / 2, x = left + pixel % 2;
+                if (y >= op->height || x >= op->width) continue;
+                float* out = op->out + ((ptrdiff_t)y * op->width + x) * op->out_pixel;
+                for (int32_t o = begin; o < begin + BLOCK && o < op->out_channels; o++) {
+                    out[o] = bias[o];
+                    for (int p = 0; p < ACWFACE_POINTS; p++) out[o] += AT[pixel / 2][p / 4] * AT[pixel % 2][p % 4] * sums[p][o - begin];
+                }
+            }
+        }
+    }
+}
+
+const AcwfaceKernel acwface_scalar = {"scalar", sample, tiled, conv3x3};

@@ -42,15 +42,10 @@ def apply_rewrites(
         block: what ``split-attention`` computes at once: rows and columns of outputs.
 
     Raises:
-        UserError: a rewrite that the route's operator is made for is left out.
+        UserError: the rewrite that the route's operator is made for is left out.
     """
-    needed = {"merge-predictions"} if route == "custom" else set()
-    if route != "none" and routes[route].direct is None:
-        needed.add("mix-then-sample")
-    if left_out := needed & set(without):
-        raise UserError(
-            f"--dcn {route} is made of the rewrite {min(left_out)}; leave --no-rewrite {min(left_out)} out or take another route"
-        )
+    if route != "none" and routes[route].direct is None and "mix-then-sample" in without:
+        raise UserError(f"--dcn {route} needs the rewrite mix-then-sample; leave --no-rewrite mix-then-sample out or take another route")
     model = DeployModel(copy.deepcopy(detector).eval(), block).eval()
     if route != "none":
         use_route(model, routes[route])

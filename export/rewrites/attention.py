@@ -10,7 +10,7 @@ from torch.nn.functional import conv2d, pad
 
 from export.rewrites.heads import DeployModel
 from export.rewrites.replace import replace_modules
-from model.attention import ChannelPool
+from model.attention import ChannelAttention, ChannelPool
 
 BLOCK = (8, 4)
 """Rows and columns of outputs that ONNX Runtime should compute at once, as so many channels."""
@@ -35,10 +35,10 @@ class BlockConv(nn.Module):
         rows, columns = self.block
         missing = [-length % block for length, block in ((height, rows), (width, columns))]
         padded = pad(x, (half, half + missing[1], half, half + missing[0]))
-        blocks = conv2d(padded, self._shifted_kernels(), stride=self.block)
+        blocks = conv2d(padded, self._shifted_kernels(), self.bias.expand(rows * columns), stride=self.block)
         # (N, rows * columns, H / rows, W / columns) to (N, 1, H, W)
         out = blocks.unflatten(1, self.block).permute(0, 3, 1, 4, 2).flatten(1, 2).flatten(2)
-        return out.unsqueeze(1)[..., :height, :width] + self.bias
+        return out.unsqueeze(1)[..., :height, :width]
 
     def _shifted_kernels(self) -> Tensor:
         """``(rows * columns, C, k + rows - 1, k + columns - 1)``: kernel (i, j) is moved down by i and to the right by j."""
@@ -72,11 +72,26 @@ class SplitChannelPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         channels, height, width = x.shape[1:]
+        x = x.flatten(2)
         largest = reduce(torch.maximum, x.chunk(4, dim=1)).amax(dim=1, keepdim=True)
-        mean = torch.full((1, channels), 1 / channels) @ x.flatten(2)
-        return torch.cat([largest, mean.unflatten(2, (height, width))], dim=1)
+        mean = torch.full((1, channels), 1 / channels) @ x
+        return torch.cat([largest, mean], dim=1).unflatten(2, (height, width))
+
+
+class StackedChannelAttention(nn.Module):
+    """:class:`model.attention.ChannelAttention` with average and maximum as two images of one batch, of one image: half the operators."""
+
+    def __init__(self, attention: ChannelAttention) -> None:
+        super().__init__()
+        self.conv = attention.conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = torch.cat([x.mean((2, 3)), x.amax((2, 3))])
+        squashed = torch.sigmoid(self.conv(pooled.unsqueeze(1))).sum(dim=0)
+        return torch.sigmoid(squashed)[..., None, None]
 
 
 def pool_channels(model: DeployModel) -> None:
-    """``pool-channels``: see :class:`SplitChannelPool`."""
+    """``pool-channels``: see :class:`SplitChannelPool` and :class:`StackedChannelAttention`."""
     replace_modules(model, ChannelPool, lambda pool: SplitChannelPool())
+    replace_modules(model, ChannelAttention, StackedChannelAttention)

@@ -29,7 +29,7 @@ class DeployDeformConv(nn.Module):
         """Whether channels are mixed before they are sampled."""
 
     def forward(self, x: Tensor) -> Tensor:
-        predicted = [predictor(x) for predictor in self.predictors]
+        predicted = [self.route.predict(x, predictor) for predictor in self.predictors]
         operator = self.route.mixed if self.mixed else self.route.direct
         return operator(x, predicted, self.weight, self.bias, self.offset_limit, self.slope)
 

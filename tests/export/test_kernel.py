@@ -7,7 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import leaky_relu
+from torch.nn.functional import conv2d, leaky_relu
 from torchvision.ops import deform_conv2d
 
 from export.kernel import VERSION, host
@@ -75,7 +75,7 @@ class Problem:
         if form == "sample":
             kernel.sample(self.layer, self.mixed, out, *pixels)
         else:
-            kernel.conv(self.layer, self.image, self.weight, out, *pixels)
+            kernel.tiled(self.layer, self.image, self.weight, out, *pixels)
         return np.moveaxis(out, -1, 0) if self.layer.nhwc else out
 
 
@@ -84,7 +84,7 @@ def dense(tensor):
 
 
 @pytest.mark.parametrize("nhwc", [False, True])
-@pytest.mark.parametrize("form", ["sample", "conv"])
+@pytest.mark.parametrize("form", ["sample", "tiled"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_it_computes_what_torchvision_does(kernels, shape, form, nhwc):
     for spread_px in SPREADS_PX:
@@ -94,7 +94,7 @@ def test_it_computes_what_torchvision_does(kernels, shape, form, nhwc):
                 np.testing.assert_allclose(problem.run(kernel, form), problem.expected, atol=2e-5, err_msg=f"{kernel.name} {spread_px}")
 
 
-@pytest.mark.parametrize("form", ["sample", "conv"])
+@pytest.mark.parametrize("form", ["sample", "tiled"])
 def test_how_pixels_are_split_does_not_matter(kernels, form):
     problem = Problem((7, 23, 32, 48), 1.0)
     for kernel in kernels:
@@ -126,8 +126,25 @@ def test_what_is_not_a_number(kernels):
     assert np.isnan(expected[:, 0, 0]).all()
     assert np.isnan(expected).sum() == len(expected)
     for kernel in kernels[:-1]:
-        for form in ("sample", "conv"):
+        for form in ("sample", "tiled"):
             np.testing.assert_allclose(problem.run(kernel, form), expected, atol=2e-5, err_msg=kernel.name)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "inputs", "outputs"), [(1, 1, 1, 1), (7, 9, 16, 27), (20, 20, 64, 54), (5, 33, 21, 70), (2, 1, 37, 9)]
+)
+def test_the_convolution_that_predicts(kernels, height, width, inputs, outputs):
+    x, weight, bias = torch.randn(1, inputs, height, width), torch.randn(outputs, inputs, 3, 3) / (9 * inputs) ** 0.5, torch.randn(outputs)
+    expected = dense(conv2d(x.double(), weight.double(), bias.double(), padding=1)[0].permute(1, 2, 0))
+    image, taps = (
+        dense(torch.cat([x[0], torch.full((3, height, width), torch.nan)]).permute(1, 2, 0)),
+        dense(weight.permute(2, 3, 1, 0).flatten(0, 1)),
+    )
+    for kernel in kernels:
+        whole = kernel.conv3x3(image, taps, dense(bias))
+        np.testing.assert_allclose(whole, expected, atol=3e-6, err_msg=kernel.name)
+        parts = [kernel.conv3x3(image, taps, dense(bias), first, last) for first, last in ((0, 1), (1, None))]
+        np.testing.assert_array_equal(np.where(np.isnan(parts[0]), parts[1], parts[0]), whole, err_msg=kernel.name)
 
 
 def test_the_library_names_its_version(library):

@@ -107,7 +107,7 @@ def test_every_form_of_a_layer_is_torchvisions_operator(channels, outputs, limit
     for name, route in TFLITE_ROUTES.items():
         if name == "bounded" and limit is None:
             continue
-        for form in filter(None, (route.mixed, route.direct)):
+        for form in (route.mixed, route.direct):
             for predicted in ([torch.cat([offset, modulator], dim=1)], [offset, modulator]):
                 out = form(x, predicted, weight, bias, limit, 0.1)
                 torch.testing.assert_close(out.double(), expected, atol=2e-4, rtol=1e-4)

@@ -1,0 +1,108 @@
+// acwface_deform_sample: the sums of channels that are mixed already, pixel by pixel; then the store, through a transposition where the
+// output is NCHW. Part of simd.h.
+
+// An image in channels-last memory, as the sums read it: floats from a pixel to the next, to its right neighbour, to the one below.
+typedef struct {
+    ptrdiff_t pixel, right, down;
+} Grid;
+
+INLINE Grid grid_of(const AcwfaceDeform* layer, ptrdiff_t pixel) {
+    return (Grid){pixel, layer->width > 1 ? pixel : 0, layer->height > 1 ? layer->width * pixel : 0};
+}
+
+// sum[v] += the four weighted corners of one tap of a pixel, for `vectors` vectors of channels. Each vector has `chains` sums, so that
+// enough additions are under way at once.
+INLINE void add_corners(const float* corner, Grid grid, const float weights[4], int vectors, int chains, vec sum[][8]) {
+    const quad weight = q_load(weights);
+    const float *next = corner + grid.right, *below = corner + grid.down, *across = below + grid.right;
+    UNROLL for (int v = 0; v < vectors; v++) sum[0][v] = v_fma_quad(v_load(corner + v * LANES), weight, 0, sum[0][v]);
+    UNROLL for (int v = 0; v < vectors; v++) sum[1 % chains][v] = v_fma_quad(v_load(next + v * LANES), weight, 1, sum[1 % chains][v]);
+    UNROLL for (int v = 0; v < vectors; v++) sum[2 % chains][v] = v_fma_quad(v_load(below + v * LANES), weight, 2, sum[2 % chains][v]);
+    UNROLL for (int v = 0; v < vectors; v++) sum[3 % chains][v] = v_fma_quad(v_load(across + v * LANES), weight, 3, sum[3 % chains][v]);
+}
+
+INLINE vec joined(vec sum[][8], int v, int chains) {
+    if (chains == 1) return sum[0][v];
+    const vec pair = v_add(sum[0][v], sum[1][v]);
+    return chains == 2 ? pair : v_add(pair, v_add(sum[2][v], sum[3][v]));
+}
+
+// act(bias + sum) of `vectors` vectors of channels for every pixel of a group, channels-last: to[i * stride].
+INLINE void sample_group(const AcwfaceDeformSample* op, const float* mixed, const float* bias, const Samples* samples, int count,
+                         int vectors, int chains, float* to, ptrdiff_t stride) {
+    const Grid grid = grid_of(&op->layer, op->mixed_pixel);
+    const ptrdiff_t tap = op->layer.channels;
+    const vec slope = v_set(op->layer.negative_slope);
+    for (int i = 0; i < count; i++, to += stride) {
+        vec sum[4][8];
+        UNROLL for (int v = 0; v < vectors; v++) {
+            sum[0][v] = v_load(bias + v * LANES);
+            UNROLL for (int c = 1; c < chains; c++) sum[c][v] = v_set(0.0f);
+        }
+        UNROLL for (int k = 0; k < ACWFACE_TAPS; k++)
+            add_corners(mixed + samples->pixel[k][i] * grid.pixel + k * tap, grid, samples->weight[k][slot(i)], vectors, chains, sum);
+        UNROLL for (int v = 0; v < vectors; v++) v_store(to + v * LANES, v_leaky(joined(sum, v, chains), slope));
+    }
+}
+
+// The same for channels that do not fill a vector.
+static void sample_rest(const AcwfaceDeformSample* op, const float* mixed, const float* bias, const Samples* samples, int count,
+                        int channels, float* to, ptrdiff_t stride) {
+    const Grid grid = grid_of(&op->layer, op->mixed_pixel);
+    for (int i = 0; i < count; i++)
+        for (int o = 0; o < channels; o++) {
+            float sum = bias[o];
+            for (int k = 0; k < ACWFACE_TAPS; k++) {
+                const float* corner = mixed + samples->pixel[k][i] * grid.pixel + (ptrdiff_t)k * op->layer.channels + o;
+                const float* weight = samples->weight[k][slot(i)];
+                for (int c = 0; c < 4; c++) sum += weight[c] * corner[(c / 2 ? grid.down : 0) + (c % 2 ? grid.right : 0)];
+            }
+            to[i * stride + o] = sum > 0.0f ? sum : op->layer.negative_slope * sum;
+        }
+}
+
+// From channels-last rows of a group to the output's layout: `channels` of its channels, from `channel` on.
+static void store_group(const AcwfaceDeform* layer, const float* rows, ptrdiff_t stride, int32_t first, int count, int32_t channel,
+                        int channels) {
+    float* out = layer->out + first * layer->out_pixel + channel * layer->out_channel;
+    if (layer->out_channel == 1) {
+        for (int i = 0; i < count; i++) memcpy(out + i * layer->out_pixel, rows + i * stride, channels * sizeof(float));
+    } else if (layer->out_pixel == 1 && count == GROUP && channels % LANES == 0) {
+        for (int o = 0; o < channels; o += LANES)
+            for (int i = 0; i < GROUP; i += LANES)
+                transpose(rows + i * stride + o, stride, out + o * layer->out_channel + i, layer->out_channel);
+    } else {
+        for (int o = 0; o < channels; o++)
+            for (int i = 0; i < count; i++) out[i * layer->out_pixel + o * layer->out_channel] = rows[i * stride + o];
+    }
+}
+
+// So many channels at once: each weight is fetched once for all of them. Few enough that their sums stay in registers.
+enum { WIDE = 8 * LANES < 64 ? 8 * LANES : 64 };
+#define CHAINS(vectors) ((vectors) >= 8 ? 1 : (vectors) == 4 ? 2 : 4)
+
+static void sample(const AcwfaceDeformSample* op, int32_t first, int32_t last) {
+    const AcwfaceDeform* layer = &op->layer;
+    const int direct = layer->out_channel == 1;
+    Samples samples;
+    float rows[GROUP * WIDE];
+    for (; first < last; first += GROUP) {
+        const int count = last - first < GROUP ? last - first : GROUP;
+        locate_group(layer, first, count, &samples);
+        for (int32_t channel = 0, width; channel < layer->channels; channel += width) {
+            const int32_t left = layer->channels - channel;
+            const float *mixed = op->mixed + channel, *bias = layer->bias + channel;
+            float* to = direct ? layer->out + first * layer->out_pixel + channel : rows;
+            const ptrdiff_t stride = direct ? layer->out_pixel : WIDE;
+            if (left >= WIDE)
+                sample_group(op, mixed, bias, &samples, count, WIDE / LANES, CHAINS(WIDE / LANES), to, stride), width = WIDE;
+            else if (left >= BLOCK)
+                sample_group(op, mixed, bias, &samples, count, BLOCK / LANES, CHAINS(BLOCK / LANES), to, stride), width = BLOCK;
+            else if (left >= LANES)
+                sample_group(op, mixed, bias, &samples, count, 1, CHAINS(1), to, stride), width = LANES;
+            else
+                sample_rest(op, mixed, bias, &samples, count, left, to, stride), width = left;
+            if (!direct) store_group(layer, rows, WIDE, first, count, channel, width);
+        }
+    }
+}
