@@ -1,12 +1,12 @@
 """Deformable convolutions in the form that LiteRT runs fastest.
 
 Differences from the ONNX form of ``decomposed``: pixels stay rows of channels from end to end, as LiteRT lays them out; an index is
-computed in float, which XNNPACK does (integers it leaves alone) and which is exact up to 2^24; a gather gives its result in the shape that
-is needed, because every reshape of it is a copy. Milliseconds of a layer on one AVX-512 core, its predictions included:
+computed in float, which XNNPACK does (integers it leaves alone) and which is exact up to 2^24; indices have one axis, as LiteRT's GPU
+delegate wants them. Milliseconds of a layer on one AVX-512 core, its predictions included:
 
     channels, size     four gathers, sampled first   mixed first   one gather and batched products, mixed first
-    64 to 16, 80x80                           19.0           8.0                                           10.3
-    16 to 16, 80x80                            4.6           5.2                                            6.9
+    64 to 16, 80x80                           19.0           8.3                                           10.3
+    16 to 16, 80x80                            4.0           5.2                                            6.9
     64 to 64, 80x80                           22.0          24.9                                           26.3
     64 to 64, 40x40                            3.8           4.7                                            5.0
 
@@ -58,8 +58,9 @@ def _corners(predicted: Sequence[Tensor], limit: float | None) -> tuple[Tensor, 
 
 def _gather(rows: Tensor, first: Tensor, shares: Sequence[Tensor], steps: Sequence[int]) -> Tensor:
     """Bilinear samples: ``(M, C)`` rows, ``(1, H, W, 9)`` float numbers of rows to ``(1, H, W, 9, C)``."""
-    index = first.to(torch.int32)
-    return sum(share * embedding(index + step, rows) for share, step in zip(shares, steps, strict=True))
+    index = first.to(torch.int32).flatten()
+    shape = (*first.shape, rows.shape[1])
+    return sum(share * embedding(index + step, rows).view(shape) for share, step in zip(shares, steps, strict=True))
 
 
 def _decomposed_direct(

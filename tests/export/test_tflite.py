@@ -9,6 +9,7 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 from torchvision.ops import deform_conv2d
 
+from export.explain import left_by_gpu
 from export.tflite_export import LIMITS, export_tflite
 from export.tflite_model import read_model, schema, write_model
 from export.tflite_routes import TFLITE_ROUTES
@@ -21,7 +22,7 @@ from model.preprocess import load_image
 from runtime_bench.detect import artifact_detector, torch_detector
 from runtime_bench.runtimes.litert import LiteRtRuntime, open_interpreter
 from runtime_bench.samples import PORTRAIT
-from runtime_bench.tflite_graph import read_nodes
+from runtime_bench.tflite_graph import Node, read_nodes
 from runtime_bench.widerface import EVALUATION
 from tests.conftest import error_line
 
@@ -91,6 +92,7 @@ def test_deformable_layers(dcn, tmp_path):
     # Nothing that the GPU delegate lacks, no shape that is only known when it runs, no guard before a gather.
     assert not {"GATHER_ND", "SHAPE", "SELECT", "SELECT_V2", "LESS"} & set(operators)
     assert operators.count("GATHER") == (8 if dcn == "decomposed" else 0)
+    assert left_by_gpu(read_nodes(interpreter)) == []
     assert all(-1 not in tensor["shape_signature"] for tensor in interpreter.get_tensor_details())
 
 
@@ -111,6 +113,27 @@ def test_every_form_of_a_layer_is_torchvisions_operator(channels, outputs, limit
             for predicted in ([torch.cat([offset, modulator], dim=1)], [offset, modulator]):
                 out = form(x, predicted, weight, bias, limit, 0.1)
                 torch.testing.assert_close(out.double(), expected, atol=2e-4, rtol=1e-4)
+
+
+def test_explain(cli, tflite_artifact, tmp_path):
+    code, said, _ = cli("export", "explain", tflite_artifact.path)
+    assert code == 0
+    nodes = read_nodes(open_interpreter(tflite_artifact, 1, True))
+    assert f"{len(nodes)} operators" in said
+    left = [node.op for node in nodes if node.partition is None]
+    assert 2 <= left.count("RESIZE_NEAREST_NEIGHBOR") <= len(left) < 10
+    assert f"XNNPACK takes {len(nodes) - len(left)} of them" in said
+    assert "RESIZE_NEAREST_NEIGHBOR" in said.partition("left:")[2]
+    assert "by its published list, takes all of them" in said
+    flat = Node(0, "GATHER", "g", ((9, 4), (7,)), ((7, 4),), None)
+    cube = flat._replace(inputs=((9, 4), (7, 2)))
+    assert left_by_gpu([flat]) == []
+    (row,) = left_by_gpu([flat, cube, cube])
+    assert (row.op, row.count, row.reason) == ("GATHER", 2, "indices of 2 axes; the list has 1")
+    assert [row.reason for row in left_by_gpu([flat._replace(op="GATHER_ND")])] == ["not on the list"]
+    code, _, error = cli("export", "explain", tmp_path)
+    assert code == 2
+    assert "is no artifact" in error_line(error)
 
 
 def test_bounded_needs_a_limit(tmp_path):
