@@ -7,8 +7,9 @@
 # Variables, each with a default that works on a fresh clone:
 #   VARIANT=retinaface    network (make summary lists them; default: acwface_dcn where the public RetinaFace weights are not at hand)
 #   CHECKPOINT=FILE       weights (default: the public RetinaFace file beside the project, else what the project ships)
-#   DCN=native            route of the deformable convolutions: native, decomposed, custom (ONNX); decomposed, bounded (TFLite)
-#   NO_REWRITE="..."      exact rewrites to leave out of ONNX exports, or: all
+#   DCN=native            route of the deformable convolutions: native (default), decomposed, custom (ONNX); decomposed (default), bounded (TFLite)
+#   NO_REWRITE="..."      exact rewrites to leave out, or: all
+#   PRECISION="fp32 fp16" of TFLite files: fp16 stores weights so
 #   SIZE="640 dynamic"    input sizes, one artifact each: 640, 480x640 (height x width), dynamic
 #   WIDER=ROOT LIST=FILE  WIDER FACE root, and which of its images (default: those beside the project, else sample photographs)
 #   LIMIT=N               only the first N images
@@ -31,8 +32,9 @@ PUBLIC_RETINAFACE := $(wildcard $(DATA)/weights/retinaface_mobilenet025_final.pt
 # What the project itself has weights for, where the public ones are not at hand.
 VARIANT ?= $(if $(PUBLIC_RETINAFACE),retinaface,acwface_dcn)
 CHECKPOINT ?= $(if $(filter retinaface,$(VARIANT)),$(PUBLIC_RETINAFACE))
-DCN ?= native
+DCN ?=
 NO_REWRITE ?=
+PRECISION ?= fp32 fp16
 SIZE ?= 640 dynamic
 WIDER ?= $(wildcard $(DATA)/widerface)
 LIST ?= $(wildcard $(WIDER)/val/dev_list.txt)
@@ -51,10 +53,14 @@ SPACE := $(subst ,, )
 ESCAPED := $(subst $(SPACE),\ ,$(CHECKPOINT))
 CHECKPOINT_FILE := $(if $(wildcard $(ESCAPED)),$(ESCAPED))
 # The route is part of an artifact's name; a network without deformable layers has none.
-ROUTE := $(if $(findstring _dcn,$(VARIANT)),$(DCN),none)
+ROUTE := $(if $(findstring _dcn,$(VARIANT)),$(or $(DCN),native),none)
+TFLITE_ROUTE := $(if $(findstring _dcn,$(VARIANT)),$(or $(DCN),decomposed),none)
 ONNX_ARTIFACTS := $(foreach size,$(SIZE),$(OUT)/artifacts/$(VARIANT)-$(ROUTE)-fp32-$(size)-onnx)
+# TFLite files have one size each.
+TFLITE_ARTIFACTS := $(foreach precision,$(PRECISION),$(foreach size,$(filter-out dynamic,$(SIZE)),\
+  $(OUT)/artifacts/$(VARIANT)-$(TFLITE_ROUTE)-$(precision)-$(size)-tflite))
 
-.PHONY: help all setup test test-accuracy lint summary export-onnx bench-onnx bench-speed detect native bench-kernel data train-shipped bench-train lock clean FORCE
+.PHONY: help all setup test test-accuracy lint summary export-onnx bench-onnx export-tflite bench-tflite bench-speed detect native bench-kernel data train-shipped bench-train lock clean FORCE
 
 help: ## list the targets
 	@sed -n '/^#/!q;s/^# \{0,1\}//p;s/^#$$//p' Makefile
@@ -96,10 +102,10 @@ export-onnx: $(addsuffix /detector.json,$(ONNX_ARTIFACTS)) ## ONNX artifacts of 
 
 # $* is the size. An artifact is made again when its checkpoint, the code that makes it, or the choice of checkpoint changes.
 $(OUT)/artifacts/$(VARIANT)-$(ROUTE)-fp32-%-onnx/detector.json: $(OUT)/choices/$(VARIANT)-$(ROUTE)-onnx $(CHECKPOINT_FILE) $(MAKERS) | .venv/.ready $(if $(filter custom,$(ROUTE)),native)
-	$(PY) -m export onnx --variant $(VARIANT) --dcn $(DCN) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") \
+	$(PY) -m export onnx --variant $(VARIANT) $(if $(DCN),--dcn $(DCN)) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") \
 	  $(if $(filter dynamic,$*),--dynamic,--size $(subst x, ,$*)) $(addprefix --no-rewrite ,$(NO_REWRITE)) --out "$(@D)"
 
-$(OUT)/choices/$(VARIANT)-$(ROUTE)-onnx: FORCE
+$(OUT)/choices/$(VARIANT)-$(ROUTE)-onnx $(OUT)/choices/$(VARIANT)-$(TFLITE_ROUTE)-tflite: FORCE
 	@mkdir -p "$(@D)"
 	@echo "$(CHECKPOINT) $(NO_REWRITE)" | cmp -s - "$@" || echo "$(CHECKPOINT) $(NO_REWRITE)" > "$@"
 
@@ -119,6 +125,17 @@ bench-speed: .venv/.ready ## latency of every route against naive exports and Re
 
 bench-onnx: export-onnx ## size, latency, memory, AP and its drop, of those artifacts
 	$(PY) -m runtime_bench run $(ONNX_ARTIFACTS) --threads $(THREADS) --json "$(OUT)/bench/onnx.json" \
+	  $(if $(WIDER),--wider "$(WIDER)" $(if $(LIST),--list "$(LIST)")) $(if $(LIMIT),--limit $(LIMIT))
+
+export-tflite: $(addsuffix /detector.json,$(TFLITE_ARTIFACTS)) ## TFLite artifacts of VARIANT, DCN, CHECKPOINT, PRECISION, SIZE
+
+# $* is precision-size.
+$(OUT)/artifacts/$(VARIANT)-$(TFLITE_ROUTE)-%-tflite/detector.json: $(OUT)/choices/$(VARIANT)-$(TFLITE_ROUTE)-tflite $(CHECKPOINT_FILE) $(MAKERS) | .venv/.ready
+	$(PY) -m export tflite --variant $(VARIANT) $(if $(DCN),--dcn $(DCN)) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") \
+	  --precision $(firstword $(subst -, ,$*)) --size $(subst x, ,$(lastword $(subst -, ,$*))) $(addprefix --no-rewrite ,$(NO_REWRITE)) --out "$(@D)"
+
+bench-tflite: export-tflite ## the same for those
+	$(PY) -m runtime_bench run $(TFLITE_ARTIFACTS) --threads $(THREADS) --json "$(OUT)/bench/tflite.json" \
 	  $(if $(WIDER),--wider "$(WIDER)" $(if $(LIST),--list "$(LIST)")) $(if $(LIMIT),--limit $(LIMIT))
 
 detect: export-onnx ## faces of PHOTOS, drawn, by the first of those artifacts

@@ -1,4 +1,4 @@
-"""``python -m export``: a checkpoint in, an artifact that has been run and compared out."""
+"""``python -m export``: a checkpoint in, an artifact that has been run and compared out; and what is in one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from export.deform_routes import ROUTES
 from export.rewrites import REWRITES
 from export.tflite_routes import PRECISIONS, TFLITE_ROUTES
-from model.artifact import Parity, artifact_name
+from model.artifact import Parity, artifact_name, open_artifact
 from model.checkpoint import Checkpoint, default_checkpoint, load_checkpoint
 from model.cli import Parser, add_size, parse_size, run_command
 from model.config import VARIANTS
@@ -45,8 +45,16 @@ def main() -> None:
     to_tflite.add_argument(
         "--precision", choices=PRECISIONS, default="fp32", help="fp16: weights stored so, half the file (default: %(default)s)"
     )
+
+    explained = formats.add_parser(
+        "explain",
+        help="what a TFLite artifact is made of",
+        description="List operators, which of them XNNPACK takes, and which LiteRT's GPU delegate does not take, with the reason.",
+        epilog="example: python -m export explain build/artifacts/acwface_dcn-decomposed-fp32-640-tflite",
+    )
+    explained.add_argument("artifact", type=Path, metavar="ARTIFACT", help="artifact folder")
     args = parser.parse_args()
-    {"onnx": _onnx, "tflite": _tflite}[args.format](args)
+    {"onnx": _onnx, "tflite": _tflite, "explain": _explain}[args.format](args)
 
 
 def _add_source(parser: argparse.ArgumentParser, routes: Iterable[str], default_route: str) -> None:
@@ -91,6 +99,12 @@ def _tflite(args: argparse.Namespace) -> None:
     size = parse_size(args.size)
     out = args.out or ARTIFACTS / artifact_name(checkpoint.detector.config.variant, dcn, args.precision, size, args.format)
     _say(out, export_tflite(checkpoint, dcn, args.precision, size, out, _show_stage, _left_out(args)))
+
+
+def _explain(args: argparse.Namespace) -> None:
+    from export.explain import explain
+
+    print(explain(open_artifact(args.artifact)))
 
 
 def _open_source(args: argparse.Namespace) -> tuple[Checkpoint, str]:

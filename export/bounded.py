@@ -14,37 +14,45 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, leaky_relu, pad, relu
 
-from export.deform_routes import offset_and_mask
+from export.pixels import as_image, pixelwise
 from model.deform_conv import TAPS
 
 
 def bounded(x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor | None, limit: float, slope: float) -> Tensor:
-    """The weight first, tap by tap; then the products are sampled and added up. An :data:`export.deform_routes.Operator`."""
+    """The weight first, tap by tap; then the products are sampled and added up. An :data:`export.deform_routes.Operator`.
+
+    The products of the nine taps lie one below the other in one tall picture, with a margin round each, so that one slice moves all of
+    them: no tensor has more than four axes, or more than one picture.
+    """
     outputs, channels = weight.shape[:2]
-    padded = pad(x, [1 + math.ceil(limit)] * 4)
-    products = conv2d(padded, weight.permute(2, 3, 0, 1).reshape(TAPS * outputs, channels, 1, 1)).permute(0, 2, 3, 1)[0]
-    out = _sample(products.split(outputs, dim=2), predicted, limit).sum(2).permute(2, 0, 1).unsqueeze(0)
-    if bias is not None:
-        out = out + bias.view(1, outputs, 1, 1)
+    radius = math.ceil(limit)
+    height, width = x.shape[2:]
+    tall = height + 2 * radius
+    padded = pad(x, [1 + radius] * 4)
+    products = conv2d(padded, weight.permute(2, 3, 0, 1).reshape(TAPS * outputs, channels, 1, 1)).permute(0, 2, 3, 1)
+    stacked = torch.cat(
+        [
+            products[:, tap // 3 : tap // 3 + tall, tap % 3 : tap % 3 + width + 2 * radius, tap * outputs : (tap + 1) * outputs]
+            for tap in range(TAPS)
+        ],
+        dim=1,
+    )
+    rows = TAPS * tall - 2 * radius  # down to the last tap's last row; between taps lie rows that mean nothing
+    total = None
+    for down, across, share in _shares(predicted, limit):
+        share = pad(share, (0, 0, 0, 2 * radius)).reshape(1, TAPS * tall, width, 1)[:, :rows]
+        part = stacked[:, down : down + rows, across : across + width] * share
+        total = part if total is None else total + part
+    out = sum(total[:, tap * tall : tap * tall + height] for tap in range(TAPS))
+    out = as_image(out if bias is None else out + bias)
     return out if slope == 1 else leaky_relu(out, slope)
 
 
-def _sample(maps: Sequence[Tensor], predicted: Sequence[Tensor], limit: float) -> Tensor:
-    """What each tap sees in its own map: nine of ``(H + 2 (R + 1), W + 2 (R + 1), C)`` to ``(H, W, 9, C)``."""
-    height, width = (length - 2 for length in maps[0].shape[:2])  # all places that a tap's neighbours may have
-    moved = torch.stack([maps[tap][tap // 3 : tap // 3 + height, tap % 3 : tap % 3 + width] for tap in range(TAPS)], dim=2)
-    total = None
-    for row, column, share in _shares(predicted, limit):
-        part = moved[row : row + share.shape[0], column : column + share.shape[1]] * share
-        total = part if total is None else total + part
-    return total
-
-
 def _shares(predicted: Sequence[Tensor], limit: float) -> Iterator[tuple[int, int, Tensor]]:
-    """What each pixel round a tap contributes: its row and column from 0, ``(H, W, 9, 1)``."""
-    offset, mask = (values.permute(0, 2, 3, 1)[0] for values in offset_and_mask(predicted, limit))
+    """What each pixel round a tap contributes: its row and column from 0, ``(1, 9, H, W)``."""
+    offset, mask = (values.permute(0, 3, 1, 2) for values in pixelwise(predicted, limit))
     radius = math.ceil(limit)
-    down, across = ([relu(1 - (offset[..., axis::2] - shift).abs()) for shift in range(-radius, radius + 1)] for axis in (0, 1))
-    for row, vertical in enumerate(down):
-        for column, horizontal in enumerate(across):
-            yield row, column, (vertical * mask * horizontal).unsqueeze(3)
+    vertical, horizontal = ([relu(1 - (offset[:, axis::2] - shift).abs()) for shift in range(-radius, radius + 1)] for axis in (0, 1))
+    for down, tent in enumerate(vertical):
+        for across, other in enumerate(horizontal):
+            yield down, across, tent * mask * other

@@ -57,8 +57,7 @@ class Route:
     """How offsets and modulators are predicted."""
 
 
-def offset_and_mask(predicted: Sequence[Tensor], limit: float | None) -> tuple[Tensor, Tensor]:
-    """``(1, 18, H, W)`` and ``(1, 9, H, W)`` as the operator means them, from what a layer's convolutions give."""
+def _offset_and_mask(predicted: Sequence[Tensor], limit: float | None) -> tuple[Tensor, Tensor]:
     offset, modulator = predicted if len(predicted) == 2 else predicted[0].split((2 * TAPS, TAPS), dim=1)
     return offset if limit is None else offset.clamp(-limit, limit), 2.0 * torch.sigmoid(modulator)
 
@@ -70,14 +69,14 @@ def _activate(x: Tensor, slope: float) -> Tensor:
 def _native_direct(
     x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor | None, limit: float | None, slope: float
 ) -> Tensor:
-    offset, mask = offset_and_mask(predicted, limit)
+    offset, mask = _offset_and_mask(predicted, limit)
     return _activate(deform_conv2d(x, offset, weight, bias, padding=1, mask=mask), slope)
 
 
 def _native_mixed(x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor | None, limit: float | None, slope: float) -> Tensor:
     """The nine products of the input are sampled by a 1x1 deformable convolution with an offset group for each tap, which adds them up."""
     outputs, channels = weight.shape[:2]
-    offset, mask = offset_and_mask(predicted, limit)
+    offset, mask = _offset_and_mask(predicted, limit)
     mixed = conv2d(x, weight.permute(2, 3, 0, 1).reshape(TAPS * outputs, channels, 1, 1))
     place = torch.tensor([value for tap in range(TAPS) for value in (tap // 3 - 1.0, tap % 3 - 1.0)]).view(1, 2 * TAPS, 1, 1)
     add_up = torch.eye(outputs).repeat(1, TAPS).view(outputs, TAPS * outputs, 1, 1)
@@ -119,7 +118,7 @@ def _decomposed_direct(
     """Four gathers of pixels, multiply, add, then one matrix product."""
     outputs, channels = weight.shape[:2]
     height, width = x.shape[2:]
-    offset, mask = offset_and_mask(predicted, limit)
+    offset, mask = _offset_and_mask(predicted, limit)
     row, column, below, right = _corners(offset)
     pixels = pad(x, (1, 1, 1, 1)).permute(0, 2, 3, 1).flatten(0, 2)
     index = (row * (width + 2) + column).to(torch.int32).flatten()
@@ -141,7 +140,7 @@ def _decomposed_mixed(
     """One gather of all (tap, corner) rows, then a matrix product of a pixel's 36 shares with its 36 rows."""
     outputs, channels = weight.shape[:2]
     height, width = x.shape[2:]
-    offset, mask = offset_and_mask(predicted, limit)
+    offset, mask = _offset_and_mask(predicted, limit)
     row, column, below, right = _corners(offset)
     mixed = pad(x, (1, 1, 1, 1)).permute(0, 2, 3, 1).flatten(0, 2) @ weight.permute(1, 2, 3, 0).reshape(channels, TAPS * outputs)
     rows = mixed.view(-1, outputs)

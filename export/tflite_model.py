@@ -33,6 +33,13 @@ def forbid_reduced_precision(model: schema.ModelT) -> None:
     model.metadata = [entry for entry in model.metadata or [] if entry.name != _REDUCED_PRECISION]
 
 
+def fix_shapes(model: schema.ModelT) -> None:
+    """Say of every tensor that its shape is final: the converter leaves marks of unknown extents, though it knows all of them."""
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            tensor.shapeSignature = None
+
+
 def trust_indices(model: schema.ModelT) -> None:
     """Take out what the converter puts before every gather: ONNX allows indices below zero, ours never are."""
     (graph,) = model.subgraphs

@@ -1,12 +1,12 @@
 """Deformable convolutions in the form that LiteRT runs fastest.
 
 Differences from the ONNX form of ``decomposed``: pixels stay rows of channels from end to end, as LiteRT lays them out; an index is
-computed in float, which XNNPACK does (integers it leaves alone) and which is exact up to 2^24; a gather gives its result in the shape that
-is needed, because every reshape of it is a copy. Milliseconds of a layer on one AVX-512 core, its predictions included:
+computed in float, which XNNPACK does (integers it leaves alone) and which is exact up to 2^24; indices have one axis, as LiteRT's GPU
+delegate wants them. Milliseconds of a layer on one AVX-512 core, its predictions included:
 
     channels, size     four gathers, sampled first   mixed first   one gather and batched products, mixed first
-    64 to 16, 80x80                           19.0           8.0                                           10.3
-    16 to 16, 80x80                            4.6           5.2                                            6.9
+    64 to 16, 80x80                           19.0           8.3                                           10.3
+    16 to 16, 80x80                            4.0           5.2                                            6.9
     64 to 64, 80x80                           22.0          24.9                                           26.3
     64 to 64, 40x40                            3.8           4.7                                            5.0
 
@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.nn.functional import conv2d, embedding, leaky_relu, pad
 
 from export.bounded import bounded
-from export.deform_routes import Requirements, Route, offset_and_mask
+from export.deform_routes import Requirements, Route
+from export.pixels import as_image, pixelwise
 from model.deform_conv import TAPS
 
 
@@ -31,15 +32,17 @@ def _corners(predicted: Sequence[Tensor], limit: float | None) -> tuple[Tensor, 
     """Where each tap samples, in an image with a border of one zero.
 
     Returns:
-        Number of the upper left of the four pixels round each sample, row by row, ``(H, W, 9)`` float; how many pixels a row has; what each
-        of the four contributes, row by row, ``(H, W, 9, 1)`` each.
+        Number of the upper left of the four pixels round each sample, row by row, ``(1, H, W, 9)`` float; how many pixels a row has; what
+        each of the four contributes, row by row, ``(1, H, W, 9, 1)`` each.
     """
-    offset, mask = (values.permute(0, 2, 3, 1)[0] for values in offset_and_mask(predicted, limit))
-    height, width = mask.shape[:2]
+    offset, mask = pixelwise(predicted, limit)
+    height, width = mask.shape[1:3]
     tap = torch.arange(TAPS)
-    places = (torch.arange(height).view(-1, 1, 1) + (tap // 3 - 1), torch.arange(width).view(1, -1, 1) + (tap % 3 - 1))
     corners, fractions = [], []
-    for axis, length, place in ((0, height, places[0]), (1, width, places[1])):
+    for axis, length, place in (
+        (0, height, torch.arange(height).view(-1, 1, 1) + (tap // 3 - 1)),
+        (1, width, torch.arange(width).view(1, -1, 1) + (tap % 3 - 1)),
+    ):
         # A sample further out than the border is as zero as one on it.
         point = (offset[..., axis::2] + place.float()).clamp(-1, length) + 1
         corner = point.floor().clamp(max=length)
@@ -50,13 +53,14 @@ def _corners(predicted: Sequence[Tensor], limit: float | None) -> tuple[Tensor, 
     upper = mask - lower
     upper_right, lower_right = upper * right, lower * right
     shares = [upper - upper_right, upper_right, lower - lower_right, lower_right]
-    return corners[0] * (width + 2) + corners[1], width + 2, [share.unsqueeze(3) for share in shares]
+    return corners[0] * (width + 2) + corners[1], width + 2, [share.unsqueeze(4) for share in shares]
 
 
 def _gather(rows: Tensor, first: Tensor, shares: Sequence[Tensor], steps: Sequence[int]) -> Tensor:
-    """Bilinear samples: ``(M, C)`` rows, ``(H, W, 9)`` float numbers of rows to ``(H, W, 9, C)``."""
-    index = first.to(torch.int32)
-    return sum(share * embedding(index + step, rows) for share, step in zip(shares, steps, strict=True))
+    """Bilinear samples: ``(M, C)`` rows, ``(1, H, W, 9)`` float numbers of rows to ``(1, H, W, 9, C)``."""
+    index = first.to(torch.int32).flatten()
+    shape = (*first.shape, rows.shape[1])
+    return sum(share * embedding(index + step, rows).view(shape) for share, step in zip(shares, steps, strict=True))
 
 
 def _decomposed_direct(
@@ -65,8 +69,8 @@ def _decomposed_direct(
     outputs, channels = weight.shape[:2]
     first, stride, shares = _corners(predicted, limit)
     rows = pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).reshape(-1, channels)
-    sampled = _gather(rows, first, shares, (0, 1, stride, stride + 1)).flatten(2).permute(2, 0, 1).unsqueeze(0)
-    out = conv2d(sampled, weight.permute(0, 2, 3, 1).reshape(outputs, TAPS * channels, 1, 1), bias)
+    sampled = _gather(rows, first, shares, (0, 1, stride, stride + 1)).flatten(3)
+    out = conv2d(as_image(sampled), weight.permute(0, 2, 3, 1).reshape(outputs, TAPS * channels, 1, 1), bias)
     return out if slope == 1 else leaky_relu(out, slope)
 
 
@@ -78,9 +82,8 @@ def _decomposed_mixed(
     mixed = conv2d(pad(x, (1, 1, 1, 1)), weight.permute(2, 3, 0, 1).reshape(TAPS * outputs, channels, 1, 1))
     rows = mixed.permute(0, 2, 3, 1).reshape(-1, outputs)
     tapped = first * TAPS + torch.arange(TAPS).float()
-    out = _gather(rows, tapped, shares, [TAPS * step for step in (0, 1, stride, stride + 1)]).sum(2).permute(2, 0, 1).unsqueeze(0)
-    if bias is not None:
-        out = out + bias.view(1, outputs, 1, 1)
+    out = _gather(rows, tapped, shares, [TAPS * step for step in (0, 1, stride, stride + 1)]).sum(3)
+    out = as_image(out if bias is None else out + bias)
     return out if slope == 1 else leaky_relu(out, slope)
 
 
@@ -90,7 +93,7 @@ def _fewer(inputs: int, outputs: int) -> bool:
 
 TFLITE_ROUTES = {
     "decomposed": Route(_decomposed_mixed, _decomposed_direct, _fewer, Requirements()),
-    "bounded": Route(bounded, None, lambda inputs, outputs: True, Requirements()),
+    "bounded": Route(bounded, bounded, lambda inputs, outputs: True, Requirements()),
 }
 """By name; :data:`export.deform_routes.ROUTES` has those of ONNX."""
 

@@ -47,7 +47,7 @@ class DeployModel(nn.Module):
             dim=1,
         )
         logit, boxes, landmarks = rows.split((1, 4, 10), dim=2)
-        return DeployOutputs(torch.sigmoid(logit.squeeze(2)), boxes, landmarks)
+        return DeployOutputs(torch.sigmoid(logit).flatten(1), boxes, landmarks)
 
 
 _VALUES = 1 + 4 + 10

@@ -60,6 +60,7 @@ class LiteRtRuntime:
     version = version("ai-edge-litert")
 
     def __init__(self, artifact: Artifact, threads: int, xnnpack: bool = True) -> None:
+        self.xnnpack = xnnpack
         self._interpreter = open_interpreter(artifact, threads, xnnpack)
         (self._input,) = (tensor["index"] for tensor in self._interpreter.get_input_details())
         indices = {tensor["name"]: tensor["index"] for tensor in self._interpreter.get_output_details()}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from export.onnx_export import export_onnx
+from export.tflite_export import export_tflite
 from model.artifact import open_artifact
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.config import VARIANTS
@@ -42,6 +43,19 @@ def test_work_of_a_real_model_is_what_torch_counts(cli, artifact, tmp_path):
     assert (profile.runtime, profile.threads, profile.input, profile.runs) == ("onnxruntime", 1, (320, 320), 3)
     assert f"{profile.peak.gflops:.1f} GFLOP/s" in tables
     assert profile.operators[0].name in tables
+
+
+def test_work_of_a_tflite_file_is_what_torch_counts(public_retinaface, tmp_path):
+    export_tflite(public_retinaface, "none", "fp32", (320, 320), tmp_path / "a", lambda stage: None)
+    profile = profile_artifact(open_artifact(tmp_path / "a"), threads=1, runs=3)
+    assert_consistent(profile)
+    macs = sum(operator.macs or 0 for operator in profile.operators)
+    # Merged heads have one class output for each anchor, where the network has two.
+    saved = 64 * 2 * (40**2 + 20**2 + 10**2)
+    assert macs == measure_cost(public_retinaface.detector, 320, 320).macs - saved
+    assert profile.runtime == "litert"
+    assert any(operator.op.startswith("Convolution") and operator.macs for operator in profile.operators)
+    assert any(operator.op == "RESIZE_NEAREST_NEIGHBOR" for operator in profile.operators)
 
 
 def test_work_of_deformable_layers_is_what_torch_counts(tmp_path):
