@@ -130,7 +130,7 @@ def _decomposed_direct(
     return _activate(_as_image(out if bias is None else out + bias, height, width), slope)
 
 
-_GATHERED_BYTES = 4 << 20
+_GATHERED_BYTES = 2 << 20
 """How much is gathered at once, so that it stays in a processor's cache and out of the peak of memory."""
 
 
@@ -146,8 +146,8 @@ def _decomposed_mixed(
     rows = mixed.view(-1, outputs)
     index = ((row * (width + 2) + column) * TAPS + torch.arange(TAPS)).to(torch.int32)
     steps = (0, TAPS, TAPS * (width + 2), TAPS * (width + 3))
-    indices = torch.stack([index + step for step in steps], dim=3).reshape(height * width, 4 * TAPS)
-    shares = torch.stack(_shares(below, right, mask), dim=3).reshape(height * width, 1, 4 * TAPS)
+    indices = torch.cat([index + step for step in steps], dim=2).reshape(height * width, 4 * TAPS)
+    shares = torch.cat(_shares(below, right, mask), dim=2).reshape(height * width, 1, 4 * TAPS)
     out = torch.cat(
         [
             (shares[piece] @ rows.index_select(0, indices[piece].flatten()).view(-1, 4 * TAPS, outputs)).squeeze(1)

@@ -60,7 +60,7 @@ def export_onnx(
         progress("converting")
         proto = convert_to_onnx(model, checkpoint.detector.config.variant, needs.opset, size)
         progress("simplifying and checking")
-        onnx.save(simplify(proto, _LARGEST_FOLDED), path)
+        onnx.save(simplify(proto), path)
 
     def detectors(artifact: Artifact) -> list[FaceDetector]:
         return [artifact_detector(artifact, threads=torch.get_num_threads())]
@@ -117,21 +117,13 @@ def _logging_to(stream: io.StringIO) -> Iterator[None]:
             logger.handlers, logger.propagate = handlers, propagate
 
 
-_LARGEST_FOLDED = "10KB"
-"""ONNX Runtime folds what is larger on loading, so the file stays small."""
-
-
-def simplify(proto: onnx.ModelProto, largest_folded: str) -> onnx.ModelProto:
+def simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The same function in fewer nodes, without traces of the exporting process.
-
-    Args:
-        proto: left as it is.
-        largest_folded: what expands to a constant larger than this (such as ``10KB``) stays an operator.
 
     Raises:
         UserError: it is not the same function.
     """
-    simplified, same = onnxsim.simplify(proto, tensor_size_threshold=largest_folded)
+    simplified, same = onnxsim.simplify(proto)
     if not same:
         raise UserError("onnxsim changed what the model computes; nothing was written. Please report the checkpoint and the command")
     for node in simplified.graph.node:

@@ -29,14 +29,10 @@ LIMITS = {"fp32": Limits(scores=1e-4, pixels=1e-2), "fp16": Limits(scores=5e-2, 
 MINIMUM_LITERT = "2.1"
 """Oldest release that such files were run on."""
 OPSET = 18
-BLOCK = (4, 4)
-"""For ``split-attention``: 0.75 ms in LiteRT for a 49x49 attention at 80x80, 0.83 with (8, 4), 16 without; and these kernels are stored."""
 NOT_FOR_LITERT = ("pool-channels",)
 """Rewrites that only ONNX Runtime gains from: channels lie next to each other in LiteRT."""
 LARGEST_LIMIT = 2
 """Pixels, of the offsets that route ``bounded`` is made for."""
-_LARGEST_FOLDED = "1GB"
-"""LiteRT wants constant filters."""
 
 
 def export_tflite(
@@ -69,12 +65,12 @@ def export_tflite(
     config = checkpoint.detector.config
     if dcn == "bounded":
         _require_limit(config)
-    model = apply_rewrites(checkpoint.detector, dcn, {*without, *NOT_FOR_LITERT}, TFLITE_ROUTES, BLOCK)
+    model = apply_rewrites(checkpoint.detector, dcn, {*without, *NOT_FOR_LITERT}, TFLITE_ROUTES)
     target = Target("tflite", precision, dcn, size, "NHWC", RuntimeSpec("litert", MINIMUM_LITERT), LIMITS[precision])
 
     def make_model(path: Path) -> None:
         progress("converting to ONNX")
-        proto = simplify(convert_to_onnx(model, config.variant, OPSET, size), _LARGEST_FOLDED)
+        proto = simplify(convert_to_onnx(model, config.variant, OPSET, size))
         progress("converting to TFLite")
         with tempfile.TemporaryDirectory() as folder:
             converted = read_model(_convert(proto, Path(folder), config.variant))

@@ -9,7 +9,7 @@ import copy
 from collections.abc import Callable, Collection, Mapping
 
 from export.deform_routes import ROUTES, Route
-from export.rewrites.attention import BLOCK, pool_channels, split_attention
+from export.rewrites.attention import pool_channels, split_attention
 from export.rewrites.deform import fold_norm, merge_predictions, mix_then_sample, use_route
 from export.rewrites.heads import DeployModel, merge_heads
 from export.rewrites.neck import weigh_then_upsample
@@ -29,9 +29,7 @@ REWRITES: dict[str, Callable[[DeployModel], None]] = {
 onnxsim, which folds it."""
 
 
-def apply_rewrites(
-    detector: Detector, route: str, without: Collection[str] = (), routes: Mapping[str, Route] = ROUTES, block: tuple[int, int] = BLOCK
-) -> DeployModel:
+def apply_rewrites(detector: Detector, route: str, without: Collection[str] = (), routes: Mapping[str, Route] = ROUTES) -> DeployModel:
     """The network as it is exported.
 
     Args:
@@ -39,14 +37,13 @@ def apply_rewrites(
         route: of its deformable layers, a key of ``routes``, or ``none``.
         without: names of rewrites to leave out.
         routes: of the format.
-        block: what ``split-attention`` computes at once: rows and columns of outputs.
 
     Raises:
         UserError: the rewrite that the route's operator is made for is left out.
     """
     if route != "none" and routes[route].direct is None and "mix-then-sample" in without:
         raise UserError(f"--dcn {route} needs the rewrite mix-then-sample; leave --no-rewrite mix-then-sample out or take another route")
-    model = DeployModel(copy.deepcopy(detector).eval(), block).eval()
+    model = DeployModel(copy.deepcopy(detector).eval()).eval()
     if route != "none":
         use_route(model, routes[route])
     for name, rewrite in REWRITES.items():

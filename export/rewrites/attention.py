@@ -12,55 +12,36 @@ from export.rewrites.heads import DeployModel
 from export.rewrites.replace import replace_modules
 from model.attention import ChannelAttention, ChannelPool
 
-BLOCK = (8, 4)
-"""Rows and columns of outputs that ONNX Runtime should compute at once, as so many channels."""
 
+class RowConv(nn.Module):
+    """``(N, C, H, W) -> (N, 1, H, W)``, N = 1: a convolution with one output channel, odd kernel k > 1 and padding ``k // 2``.
 
-class BlockConv(nn.Module):
-    """``(N, C, H, W) -> (N, 1, H, W)``: a convolution with one output channel, odd kernel k and padding ``k // 2``.
-
-    A block of outputs becomes the channels of a strided convolution whose kernel is the old one, shifted for each of them: 1.2 times the
-    arithmetic, but runtimes compute 16 output channels at the price of one. The shifted copies are made in the graph, where a runtime
-    does it once on loading: stored, they would triple the size of the model file.
+    Runtimes compute 8 or 16 output channels at the price of one. So each row of the kernel becomes an output channel of a convolution
+    with a ``1 x k`` kernel, and the k maps are added up, each moved to where its row belongs.
     """
 
-    def __init__(self, conv: nn.Conv2d, block: tuple[int, int]) -> None:
+    def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
-        self.weight, self.bias = conv.weight, conv.bias
-        self.block = block
+        # The last row first: see below.
+        self.weight = nn.Parameter(conv.weight.detach().flip(2).movedim(2, 0).squeeze(1).unsqueeze(2))
+        self.bias = conv.bias
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
-        half = self.weight.shape[-1] // 2
-        rows, columns = self.block
-        missing = [-length % block for length, block in ((height, rows), (width, columns))]
-        padded = pad(x, (half, half + missing[1], half, half + missing[0]))
-        blocks = conv2d(padded, self._shifted_kernels(), self.bias.expand(rows * columns), stride=self.block)
-        # (N, rows * columns, H / rows, W / columns) to (N, 1, H, W)
-        out = blocks.unflatten(1, self.block).permute(0, 3, 1, 4, 2).flatten(1, 2).flatten(2)
-        return out.unsqueeze(1)[..., :height, :width]
-
-    def _shifted_kernels(self) -> Tensor:
-        """``(rows * columns, C, k + rows - 1, k + columns - 1)``: kernel (i, j) is moved down by i and to the right by j."""
-        rows, columns = self.block
-        kernels = _shifted(self.weight, columns).movedim(2, -1)  # (1, C, columns, k + columns - 1, k)
-        return _shifted(kernels, rows).permute(4, 2, 0, 1, 5, 3).flatten(0, 2)
-
-
-def _shifted(kernel: Tensor, copies: int) -> Tensor:
-    """``(..., k)`` to ``(..., copies, k + copies - 1)``: copy i is moved to the right by i.
-
-    Copies with ``copies`` zeros behind them, laid end to end, are read in steps that are one shorter. As an Expand, because that is what
-    onnxsim does not fold where it makes a large constant.
-    """
-    length = kernel.shape[-1] + copies
-    line = pad(kernel, (0, copies)).unsqueeze(-2).expand(*kernel.shape[:-1], copies, length).flatten(-2)
-    return line[..., : copies * (length - 1)].unflatten(-1, (copies, length - 1))
+        count, size = len(self.weight), self.weight.shape[3]
+        half = size // 2
+        maps = conv2d(x, self.weight, padding=(0, half))[0]
+        # Map i, of kernel row k - 1 - i, is to be moved down by i - k // 2. With k - 1 rows of zeros behind each, all lie in one line that is
+        # read again in steps that are a row shorter than what is between their beginnings.
+        line = pad(maps, (0, 0, 0, size - 1)).flatten()
+        step = (height + size - 2) * width
+        moved = line[half * width : half * width + count * step].view(count, step)
+        return (torch.ones(1, count) @ moved)[:, : height * width].view(1, 1, height, width) + self.bias
 
 
 def split_attention(model: DeployModel) -> None:
-    """``split-attention``: the 49x49 convolution, which has one output channel, fills all lanes of a SIMD unit; see :class:`BlockConv`."""
-    replace_modules(model, nn.Conv2d, lambda conv: BlockConv(conv, model.attention_block) if conv.kernel_size == (49, 49) else conv)
+    """``split-attention``: the 49x49 convolution, which has one output channel, fills all lanes of a SIMD unit; see :class:`RowConv`."""
+    replace_modules(model, nn.Conv2d, lambda conv: RowConv(conv) if conv.kernel_size == (49, 49) else conv)
 
 
 class SplitChannelPool(nn.Module):

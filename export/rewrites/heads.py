@@ -27,11 +27,9 @@ class DeployModel(nn.Module):
     ``merged_heads`` is ``None`` until :func:`merge_heads` fills it; then the detector's own heads are not used.
     """
 
-    def __init__(self, detector: Detector, attention_block: tuple[int, int]) -> None:
+    def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.detector = detector
-        self.attention_block = attention_block
-        """See :class:`export.rewrites.attention.BlockConv`."""
         self.merged_heads: nn.ModuleList | None = None
 
     def forward(self, image: Tensor) -> DeployOutputs:

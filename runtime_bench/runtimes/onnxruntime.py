@@ -16,6 +16,8 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # Patterns keep a second copy of what the first run allocated: for RetinaFace at 640 59 MB instead of 47, and no faster.
+    options.enable_mem_pattern = False
     options.log_severity_level = 3
     return options
 
