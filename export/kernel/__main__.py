@@ -9,7 +9,7 @@ from pathlib import Path
 
 from export.kernel import NATIVE, VERSION
 from export.kernel.build import build, describe, targets
-from export.kernel.headers import HEADERS, fetch_headers
+from export.kernel.headers import HEADERS, check_headers, fetch_headers
 from model.cli import Parser, run_command
 from model.errors import UserError
 
@@ -44,7 +44,8 @@ def _build(args: argparse.Namespace) -> None:
     for headers in HEADERS:
         folder = getattr(args, headers.variable.lower())
         try:
-            includes.append(f"{headers.variable}={Path(folder).resolve() if folder else fetch_headers(headers, NATIVE / 'include')}")
+            include = check_headers(headers, Path(folder)) if folder else fetch_headers(headers, NATIVE / "include")
+            includes.append(f"{headers.variable}={include}")
         except UserError as error:
             failures.append(str(error))
     print(f"kernel {VERSION}")

@@ -1,7 +1,8 @@
-"""The kernel against ONNX Runtime's DeformConv: one process, interleaved rounds, medians.
+"""The kernel against ONNX Runtime's DeformConv and Conv: one process, interleaved rounds, medians.
 
-Every contender is a graph for ONNX Runtime and starts from what the offset and modulator convolutions have predicted. The operator's
-own columns leave out what the runtime does for it: DeformSample is given mixed channels, and DeformConv ready masks.
+Every contender is a graph for ONNX Runtime. Those of a deformable layer start from what the offset and modulator convolutions have
+predicted. The operators' own columns leave out what the runtime does for them: DeformSample is given mixed channels, and DeformConv
+ready masks.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from tabulate import tabulate
 
 from export.kernel import VERSION, library_path
 from export.kernel.bindings import TAPS, open_kernels
-from export.kernel.shapes import SHAPES, Shape
+from export.kernel.shapes import PREDICTIONS, SHAPES, Shape
 from model.errors import UserError
 
 CALLS = 3
@@ -28,28 +29,38 @@ OFFSET_PX = 0.7
 """Standard deviation of the offsets."""
 
 Call = Callable[[], object]
+Graph = tuple[list[onnx.NodeProto], dict[str, np.ndarray]]
+"""Nodes, and the arrays that are fed."""
 
 
 def bench(threads: int, rounds: int, progress: Callable[[str], None]) -> str:
-    """A table for people.
+    """Two tables for people: the deformable operators, and the convolutions that predict for them.
 
     Raises:
-        UserError: the library has not been built, or the kernel computes something else than DeformConv.
+        UserError: the library has not been built, or the kernel computes something else than ONNX Runtime.
     """
-    library_path("ort")
+    kernel = open_kernels(library_path("ort"))[0].name
     rows = []
     for shape in SHAPES:
         progress(str(shape))
-        times = _interleaved(_contenders(shape, threads), rounds)
+        times = _interleaved(_deformable(shape, threads), rounds)
         whole, bare = times["DeformConv, sigmoid"], times["DeformConv"]
         rows.append(
             [str(shape), bare, times["DeformSample"], f"{bare / times['DeformSample']:.1f}x", whole]
             + [cell for name in ("mix, DeformSample", "DeformConvTiled") for cell in (times[name], f"{whole / times[name]:.1f}x")]
         )
     headers = ["layer", "DeformConv", "DeformSample", "", "layer by DeformConv", "by mixing, DeformSample", "", "by DeformConvTiled", ""]
-    kernel = open_kernels(library_path("ort"))[0].name
+    predictions = []
+    for shape in PREDICTIONS:
+        progress(f"{shape}, prediction")
+        times = _interleaved(_prediction(shape, threads), rounds)
+        predictions.append([str(shape), times["Conv"], times["Conv3x3"], f"{times['Conv'] / times['Conv3x3']:.1f}x"])
     title = f"kernel {VERSION} ({kernel}), ONNX Runtime {onnxruntime.__version__}, {threads} thread(s), median ms of {rounds} rounds"
-    return f"{title}\n\n{tabulate(rows, headers, tablefmt='github', floatfmt='.3f')}"
+    tables = [
+        tabulate(rows, headers, tablefmt="github", floatfmt=".3f"),
+        tabulate(predictions, ["prediction", "Conv", "Conv3x3", ""], tablefmt="github", floatfmt=".3f"),
+    ]
+    return "\n\n".join([title, *tables])
 
 
 def _interleaved(contenders: dict[str, Call], rounds: int) -> dict[str, float]:
@@ -65,7 +76,7 @@ def _interleaved(contenders: dict[str, Call], rounds: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def _contenders(shape: Shape, threads: int) -> dict[str, Call]:
+def _deformable(shape: Shape, threads: int) -> dict[str, Call]:
     side, inputs, outputs = shape
     random = np.random.default_rng(0)
     image, predicted, weight, bias = (
@@ -102,13 +113,40 @@ def _contenders(shape: Shape, threads: int) -> dict[str, Call]:
         "mix, DeformSample": ([mix, sample], raw | {"rows": rows}),
         "DeformConvTiled": ([tiled], raw | {"rows": rows}),
     }
+    return _agreeing(shape, graphs, constants, dict.fromkeys(graphs, (1, outputs, side, side)), threads)
+
+
+def _prediction(shape: Shape, threads: int) -> dict[str, Call]:
+    side, inputs, outputs = shape
+    random = np.random.default_rng(0)
+    image, weight = (random.standard_normal(size, dtype=np.float32) for size in ((1, inputs, side, side), (outputs, inputs, 3, 3)))
+    constants = {
+        "weight": weight * np.float32(0.05),
+        "taps": weight.transpose(2, 3, 1, 0).reshape(TAPS, inputs, outputs) * np.float32(0.05),
+        "bias": random.standard_normal(outputs, dtype=np.float32),
+    }
+    graphs = {
+        "Conv": ([helper.make_node("Conv", ["image", "weight", "bias"], ["out"], kernel_shape=[3, 3], pads=[1] * 4)], {"image": image}),
+        "Conv3x3": (
+            [helper.make_node("Conv3x3", ["rows", "taps", "bias"], ["out"], domain="acwface")],
+            {"rows": image.transpose(0, 2, 3, 1)},
+        ),
+    }
+    return _agreeing(shape, graphs, constants, {"Conv": (1, outputs, side, side), "Conv3x3": (1, side, side, outputs)}, threads)
+
+
+def _agreeing(
+    shape: Shape, graphs: dict[str, Graph], constants: dict[str, np.ndarray], sizes: dict[str, tuple[int, ...]], threads: int
+) -> dict[str, Call]:
+    """A call for each graph, once their outputs have been found equal; one that is not (1, O, H, W) like the first is (1, H, W, O)."""
     calls, expected = {}, None
     for name, (nodes, feeds) in graphs.items():
-        calls[name], out = _bound(nodes, feeds, constants, (1, outputs, side, side), threads)
+        calls[name], value = _bound(nodes, feeds, constants, sizes[name], threads)
         calls[name]()
-        expected = out.numpy() if expected is None else expected
-        if not np.abs(out.numpy() - expected).max() < TOLERANCE:
-            raise UserError(f"{name} differs from DeformConv on {shape}")
+        out = value.numpy()
+        expected = out if expected is None else expected
+        if not np.abs((out if out.shape == expected.shape else np.moveaxis(out, -1, 1)) - expected).max() < TOLERANCE:
+            raise UserError(f"{name} differs from ONNX Runtime's own operator on {shape}")
     return calls
 
 
@@ -122,11 +160,12 @@ def _bound(
         "layer",
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape) for name, array in feeds.items()],
         [helper.make_tensor_value_info("out", TensorProto.FLOAT, shape)],
-        [onnx.numpy_helper.from_array(array, name) for name, array in constants.items() if name in used],
+        [onnx.numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in constants.items() if name in used],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19), helper.make_opsetid("acwface", 1)], ir_version=9)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the other contenders' threads would be in the way
     options.register_custom_ops_library(str(library_path("ort")))
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     binding = session.io_binding()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from export.kernel import ADAPTERS, NATIVE, SOURCES, host
+from export.kernel.headers import HEADERS
 from model.errors import UserError
 
 CROSS_COMPILER = "aarch64-linux-gnu-gcc"
@@ -49,30 +51,38 @@ def build(target: Target, out: Path, includes: Sequence[str] = (), programs: Seq
     """Build one target and put its libraries into ``out``; what else the compiler makes stays in ``out/obj``.
 
     Args:
-        includes: ``ORT_INCLUDE=DIR`` and ``LITERT_INCLUDE=DIR``: the adapters to build beside the bare kernel.
+        includes: ``ORT_INCLUDE=DIR``, ``LITERT_INCLUDE=DIR``: the adapters to build beside the bare kernel.
         programs: build these of ``CMakeLists.txt``, and no libraries.
         options: more for CMake.
 
     Raises:
         UserError: no CMake, no compiler, or sources that do not compile.
     """
-    cmake = shutil.which("cmake")
+    # Also one that pip has put beside this interpreter.
+    cmake = shutil.which("cmake", path=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")]))
     if cmake is None:
-        raise UserError("no cmake; install 3.18 or newer (Debian: apt install cmake; or: pip install cmake)")
+        raise UserError("no cmake; install 3.18 or newer (Debian: apt install cmake; or: .venv/bin/pip install cmake)")
     if not target.options and not any(shutil.which(compiler) for compiler in (os.environ.get("CC", "cc"), "gcc", "clang")):
         raise UserError("no C compiler; install one (Debian: apt install gcc) or set CC")
     objects = out / "obj"
     generator = ("-G", "Ninja") if shutil.which("ninja") else ()
-    defines = [f"-D{include}" for include in includes]
+    defines = [f"-D{include}" for include in (*(f"{headers.variable}=" for headers in HEADERS), *includes)]  # none left of an earlier run
     _run(cmake, "-S", str(SOURCES), "-B", str(objects), *generator, *target.options, *defines, *options)
     _run(cmake, "--build", str(objects), "--parallel", str(os.cpu_count() or 1), *(("--target", *programs) if programs else ()))
+    if programs:
+        return []
+    wanted = ["kernel", *(headers.adapter for headers in HEADERS if any(include.startswith(headers.variable) for include in includes))]
     libraries = []
-    for built in sorted(path for suffix in ("so", "dylib") for path in objects.glob(f"libacwface_*.{suffix}")):
-        copy = out / built.name
-        temporary = copy.with_suffix(".tmp")
-        shutil.copy2(built, temporary)
-        temporary.replace(copy)  # a process that has the old one loaded keeps it
-        libraries.append(copy)
+    for name in ("kernel", *ADAPTERS):
+        for built in objects.glob(f"libacwface_{name}.*"):
+            copy = out / built.name
+            if name not in wanted:  # left by an earlier run, of older sources
+                copy.unlink(missing_ok=True)
+                continue
+            temporary = copy.with_suffix(".tmp")
+            shutil.copy2(built, temporary)
+            temporary.replace(copy)  # a process that has the old one loaded keeps it
+            libraries.append(copy)
     return libraries
 
 

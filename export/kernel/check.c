@@ -1,13 +1,17 @@
-// Runs every implementation that this processor has on random layers, through both memory layouts and all three functions, and compares it
-// with the scalar one. Offsets include borders, huge values, infinities and NaN. Arrays are allocated to the element, so that
-// AddressSanitizer sees any access beyond them.
+// Runs every implementation that this processor has on random layers, through both memory layouts and all three functions, and compares
+// it with the scalar one. Offsets include borders, huge values, infinities and NaN. Behind each array begins a page that cannot be read,
+// so that also an emulated processor stops at any access beyond; under AddressSanitizer arrays are the sanitizer's.
 //
 //   acwface_check [LAYERS [SEED]]
+
+#define _DEFAULT_SOURCE  // mmap, sysconf
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "deform.h"
 #include "version.h"
@@ -24,11 +28,39 @@ static uint32_t next(void) {
 static int32_t between(int32_t low, int32_t high) { return low + (int32_t)(next() % (uint32_t)(high - low + 1)); }
 static float real(void) { return (float)between(-1000000, 1000000) * 1e-6f; }
 
+#if defined(__SANITIZE_ADDRESS__)
+enum { SANITIZED = 1 };
+#else
+enum { SANITIZED = 0 };
+#endif
+
+// The arrays of a layer.
+static struct {
+    void* begin;
+    size_t bytes;
+} arrays[16];
+static int array_count;
+
 static float* reals(size_t count) {
-    float* values = malloc(count * sizeof(float));
-    if (values == NULL) abort();
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), bytes = count * sizeof(float), whole = (bytes + page - 1) / page * page;
+    char* begin = SANITIZED ? malloc(bytes) : mmap(NULL, whole + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (begin == NULL || begin == MAP_FAILED || array_count == 16) abort();
+    if (!SANITIZED && mprotect(begin + whole, page, PROT_NONE) != 0) abort();
+    arrays[array_count].begin = begin;
+    arrays[array_count++].bytes = whole + page;
+    float* values = (float*)(SANITIZED ? begin : begin + whole - bytes);
     for (size_t i = 0; i < count; i++) values[i] = real();
     return values;
+}
+
+static void release(void) {
+    while (array_count > 0) {
+        array_count--;
+        if (SANITIZED)
+            free(arrays[array_count].begin);
+        else
+            munmap(arrays[array_count].begin, arrays[array_count].bytes);
+    }
 }
 
 static float offset(void) {
@@ -43,8 +75,8 @@ static float offset(void) {
 static int differs(float a, float b) { return isnan(a) || isnan(b) ? isnan(a) != isnan(b) : fabsf(a - b) > 1e-4f; }
 
 static int check_layer(int index) {
-    const int32_t height = between(1, next() % 4 ? 12 : 2), width = between(1, next() % 4 ? 40 : 3), pixels = height * width;
-    const int32_t outputs = next() % 2 ? 16 * between(1, 9) : between(1, 70), inputs = next() % 2 ? 16 * between(1, 5) : between(1, 210);
+    const int32_t height = between(1, next() % 4 ? 9 : 2), width = between(1, next() % 4 ? 30 : 3), pixels = height * width;
+    const int32_t outputs = next() % 2 ? 16 * between(1, 9) : between(1, 70), inputs = between(0, 3) ? 16 * between(1, 4) : between(1, 210);
     const int nhwc = next() % 2;
     const int32_t extra = between(0, 3);  // channels beside the layer's
     const int32_t predicted_channels = ACWFACE_PREDICTED + extra, sampled = ACWFACE_TAPS * outputs;
@@ -53,8 +85,20 @@ static int check_layer(int index) {
     float *in = reals((size_t)(inputs + extra) * pixels), *weight = reals((size_t)ACWFACE_TAPS * inputs * outputs);
     for (int32_t i = 0; i < predicted_channels * pixels; i++) predicted[i] = offset();
     for (int32_t i = 0; i < ACWFACE_TAPS * inputs * outputs; i++) weight[i] /= (float)inputs;
-    AcwfaceDeform layer = {height, width, outputs, predicted + (nhwc ? extra : extra * pixels), nhwc ? predicted_channels : 1, nhwc ? 1 : pixels,
-                           bias, expected, nhwc ? outputs : 1, nhwc ? 1 : pixels, next() % 2 ? INFINITY : 1.0f, next() % 2 ? 0.1f : 1.0f};
+    const AcwfaceDeform layer = {
+        .height = height,
+        .width = width,
+        .channels = outputs,
+        .predicted = predicted + (nhwc ? extra : extra * pixels),
+        .predicted_pixel = nhwc ? predicted_channels : 1,
+        .predicted_channel = nhwc ? 1 : pixels,
+        .bias = bias,
+        .out = expected,
+        .out_pixel = nhwc ? outputs : 1,
+        .out_channel = nhwc ? 1 : pixels,
+        .offset_limit = next() % 2 ? INFINITY : 1.0f,
+        .negative_slope = next() % 2 ? 0.1f : 1.0f,
+    };
     AcwfaceDeformSample sample = {layer, mixed + extra, sampled + extra};
     AcwfaceDeformTiled tiled = {layer, inputs, in + extra, inputs + extra, weight};
 
@@ -80,14 +124,15 @@ static int check_layer(int index) {
                 }
         }
     }
-    free(predicted), free(bias), free(out), free(expected), free(mixed), free(in), free(weight);
+    release();
     return failures;
 }
 
 static int check_conv3x3(int index) {
-    const int32_t height = between(1, next() % 4 ? 12 : 2), width = between(1, next() % 4 ? 40 : 3), pixels = height * width;
+    const int32_t height = between(1, next() % 4 ? 9 : 2), width = between(1, next() % 4 ? 30 : 3), pixels = height * width;
     const int32_t outputs = next() % 2 ? ACWFACE_PREDICTED * between(1, 3) : between(1, 90);
-    const int32_t inputs = next() % 2 ? 16 * between(1, 5) : between(1, 70), extra = between(0, 3), tiles = acwface_conv3x3_tiles(height, width);
+    const int32_t inputs = next() % 2 ? 16 * between(1, 3) : between(1, 40), extra = between(0, 3);
+    const int32_t tiles = acwface_conv3x3_tiles(height, width);
     float *in = reals((size_t)(inputs + extra) * pixels), *weight = reals((size_t)ACWFACE_TAPS * inputs * outputs), *bias = reals(outputs);
     float *prepared = reals(acwface_conv3x3_floats(inputs, outputs)), *expected = reals((size_t)outputs * pixels);
     float* out = reals((size_t)outputs * pixels);
@@ -111,7 +156,7 @@ static int check_conv3x3(int index) {
                 break;
             }
     }
-    free(in), free(weight), free(bias), free(prepared), free(expected), free(out);
+    release();
     return failures;
 }
 

@@ -1,6 +1,6 @@
 """Instructions that the kernel executes on ARM, counted under emulation: exact, the same on every machine.
 
-A run of one call is taken from a run of eleven, so that start-up and test data do not count. Instructions are not time: loads that
+A run of one call is taken from a run of three, so that start-up and test data do not count. Instructions are not time: loads that
 miss the cache and long divisions count as one.
 """
 
@@ -10,23 +10,23 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
 
 from export.kernel import SOURCES, VERSION
 from export.kernel.build import build, targets
-from export.kernel.shapes import SHAPES, Shape
+from export.kernel.shapes import PREDICTIONS, SHAPES, Shape
 from model.errors import UserError
 
 EMULATOR = "qemu-aarch64"
-CALLS = 11
-FORMS = {"sample": "DeformSample", "conv": "DeformConvTiled"}
+CALLS = 3
+FORMS = {"sample": "DeformSample", "tiled": "DeformConvTiled", "conv3x3": "Conv3x3"}
 
 
 def count(progress: Callable[[str], None]) -> str:
-    """A table for people: instructions for each output pixel.
+    """Two tables for people, as those of :func:`export.kernel.bench.bench`: instructions for each output pixel.
 
     Raises:
         UserError: no emulator that takes plugins, or no compiler for ARM.
@@ -35,22 +35,26 @@ def count(progress: Callable[[str], None]) -> str:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if target is None or compiler is None or shutil.which(EMULATOR) is None:
         raise UserError(f"{EMULATOR}, a C compiler and one for ARM are needed (Debian: apt install qemu-user gcc gcc-aarch64-linux-gnu)")
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         progress("building")
         build(target, out, programs=["acwface_repeat"], options=["-DCMAKE_EXE_LINKER_FLAGS=-static"])
         plugin = _plugin(compiler, out)
-        for shape in SHAPES:
-            progress(str(shape))
-            row: list[object] = [str(shape)]
-            for form in FORMS:
-                scalar, neon = (_of_a_call(out, plugin, kernel, form, shape) / shape.side**2 for kernel in ("scalar", "neon"))
-                row += [scalar, neon, f"{scalar / neon:.1f}x"]
-            rows.append(row)
-    headers = ["layer", *(cell for name in FORMS.values() for cell in (f"{name}, scalar", "NEON", ""))]
-    title = f"kernel {VERSION}, instructions for each output pixel, AArch64"
-    return f"{title}\n\n{tabulate(rows, headers, tablefmt='github', floatfmt='.0f')}"
+
+        def table(what: str, shapes: Sequence[Shape], forms: Sequence[str]) -> str:
+            rows = []
+            for shape in shapes:
+                progress(f"{shape}, {what}")
+                row: list[object] = [str(shape)]
+                for form in forms:
+                    scalar, neon = (_of_a_call(out, plugin, kernel, form, shape) / shape.side**2 for kernel in ("scalar", "neon"))
+                    row += [scalar, neon, f"{scalar / neon:.1f}x"]
+                rows.append(row)
+            headers = [what, *(cell for form in forms for cell in (f"{FORMS[form]}, scalar", "NEON", ""))]
+            return tabulate(rows, headers, tablefmt="github", floatfmt=".0f")
+
+        tables = [table("layer", SHAPES, ["sample", "tiled"]), table("prediction", PREDICTIONS, ["conv3x3"])]
+    return "\n\n".join([f"kernel {VERSION}, instructions for each output pixel, AArch64", *tables])
 
 
 def _plugin(compiler: str, out: Path) -> Path:

@@ -19,7 +19,7 @@
 //            what it predicts them for. Winograd's F(2x2, 3x3) (Lavin and Gray 2016): 16 multiplications instead of 36, and no less
 //            accurate in float32 than the direct sum.
 //
-// Functions allocate nothing, keep no state and start no threads; they use up to 100 kB of stack. One image at a time; hosts split
+// Functions allocate nothing, keep no state and start no threads; they use up to 110 kB of stack. One image at a time; hosts split
 // its pixels, and each output pixel is computed in the same way whatever the split.
 #ifndef ACWFACE_DEFORM_H
 #define ACWFACE_DEFORM_H
@@ -39,8 +39,8 @@ extern "C" {
 
 enum { ACWFACE_TAPS = 9, ACWFACE_PREDICTED = 3 * ACWFACE_TAPS };
 
-// What both forms of the deformable convolution share. Strides are in floats, so NCHW (pixel stride 1, channel stride height * width) and NHWC (pixel stride
-// the number of channels, channel stride 1) both fit.
+// What both forms of the deformable convolution share. Strides are in floats, so NCHW (pixel stride 1, channel stride height * width)
+// and NHWC (pixel stride the number of channels, channel stride 1) both fit.
 typedef struct {
     int32_t height, width;   // of the image and of the output; at most 2^31 / 16 pixels
     int32_t channels;        // O, of the output; multiples of 16 are fast

@@ -26,6 +26,8 @@ class Headers:
 
     name: str
     """Of the runtime, as errors name it."""
+    adapter: str
+    """Of :data:`export.kernel.ADAPTERS`: what is built with them."""
     pool: str
     """The package's place in a Debian archive."""
     sha256: str
@@ -35,6 +37,8 @@ class Headers:
     """Folder inside the package that include paths start from."""
     wanted: str
     """Headers under ``prefix`` whose path starts like this."""
+    main: str
+    """The header that the adapter includes."""
     variable: str
     """CMake's, for headers of one's own."""
 
@@ -42,20 +46,24 @@ class Headers:
 HEADERS = (
     Headers(
         "ONNX Runtime",
+        "ort",
         "pool/main/o/onnxruntime/libonnxruntime-dev_1.21.0+dfsg-1_amd64.deb",
         "14f7d959d5deacbcf1504830d4189f91fc67382b399ed9ae9d3aa9c4050ced08",
         "24211608c53cf623c58ab2b2f9d4157ed06b3a76",
         "usr/include/onnxruntime/",
         "onnxruntime_c_api.h",
+        "onnxruntime_c_api.h",
         "ORT_INCLUDE",
     ),
     Headers(
         "LiteRT",
+        "litert",
         "pool/main/t/tensorflow/libtensorflow-lite-dev_2.14.1+dfsg-3.1+b1_amd64.deb",
         "fde51ef46a7c3c5f198a69e7e4f1dfd77dcb0f19da469f82bd1e2c38986437bf",
         "562974197e9dc11990591db1af322ea526c44630",
         "usr/include/",
         "tensorflow/lite/core/c/",
+        "tensorflow/lite/core/c/common.h",
         "LITERT_INCLUDE",
     ),
 )
@@ -79,6 +87,17 @@ def fetch_headers(headers: Headers, folder: Path) -> Path:
             _unpack(_download(headers), headers, Path(temporary) / "include")
             (Path(temporary) / "include").replace(include)  # whole or not at all
     return include
+
+
+def check_headers(headers: Headers, folder: Path) -> Path:
+    """A folder that somebody has given, as an absolute path.
+
+    Raises:
+        UserError: the header is not in it.
+    """
+    if not (folder / headers.main).is_file():
+        raise UserError(f"{headers.variable}={folder}: no {headers.main} in it")
+    return folder.resolve()
 
 
 def _download(headers: Headers) -> bytes:

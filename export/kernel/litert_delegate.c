@@ -138,7 +138,8 @@ static TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* own) {
         const TfLiteTensor* predicted = &context->tensors[node->predicted];
         if (!is_float(predicted, 4) || memcmp(predicted->dims->data, shape, 3 * sizeof(int)) != 0)
             return fail(context, "predicted must be float32, (N, H, W, P), with the N, H and W of the input");
-        if (predicted->dims->data[3] < (int64_t)node->predicted_start + ACWFACE_PREDICTED) return fail(context, "predicted has too few channels");
+        if (predicted->dims->data[3] < (int64_t)node->predicted_start + ACWFACE_PREDICTED)
+            return fail(context, "predicted has too few channels");
     }
     TfLiteIntArray* dims = malloc(sizeof(TfLiteIntArray) + 4 * sizeof(int));
     if (dims == NULL) return fail(context, "out of memory");

@@ -13,7 +13,10 @@ typedef int32x4_t ivec;
 static inline vec v_load(const float* from) { return vld1q_f32(from); }
 static inline void v_store(float* to, vec a) { vst1q_f32(to, a); }
 static inline vec v_set(float a) { return vdupq_n_f32(a); }
-static inline vec v_lane(void) { return vld1q_f32((const float[]){0, 1, 2, 3}); }
+static inline vec v_lane(void) {
+    static const float lanes[4] = {0, 1, 2, 3};
+    return vld1q_f32(lanes);
+}
 static inline vec v_add(vec a, vec b) { return vaddq_f32(a, b); }
 static inline vec v_sub(vec a, vec b) { return vsubq_f32(a, b); }
 static inline vec v_mul(vec a, vec b) { return vmulq_f32(a, b); }
@@ -43,7 +46,10 @@ static inline run r_load(const float* from) { return vld1q_f32(from); }
 #define v_fma_quad(a, q, j, c) vfmaq_laneq_f32(c, a, q, j)
 #define v_fma_run(a, r, j, c) vfmaq_laneq_f32(c, a, r, j)
 
-static inline void store_quads(vec a, vec b, vec c, vec d, float* to) { vst4q_f32(to, (float32x4x4_t){{a, b, c, d}}); }
+static inline void store_quads(vec a, vec b, vec c, vec d, float* to) {
+    const float32x4x4_t quads = {{a, b, c, d}};
+    vst4q_f32(to, quads);
+}
 
 static inline void transpose(const float* from, ptrdiff_t from_stride, float* to, ptrdiff_t to_stride) {
     const float32x4x2_t upper = vtrnq_f32(vld1q_f32(from), vld1q_f32(from + from_stride));

@@ -83,7 +83,8 @@ ACWFACE_API OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOptions* options
     const OrtApi* api = base->GetApi(API_VERSION);
     if (api == NULL) {
         char message[128];
-        snprintf(message, sizeof(message), "acwface: ONNX Runtime 1.%d or later is needed, this is %s", API_VERSION, base->GetVersionString());
+        const char* version = base->GetVersionString();
+        snprintf(message, sizeof(message), "acwface: ONNX Runtime 1.%d or later is needed, this is %s", API_VERSION, version);
         return base->GetApi(1)->CreateStatus(ORT_NOT_IMPLEMENTED, message);
     }
     acwface_shape_api = api;

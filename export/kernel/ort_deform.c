@@ -25,7 +25,7 @@ static OrtStatus* create(const OrtApi* api, const OrtKernelInfo* info, Form form
     acwface_read_int(api, info, "output_channels_last", &node.out_nhwc);
     acwface_read_float(api, info, "offset_limit", &node.offset_limit);
     acwface_read_float(api, info, "negative_slope", &node.negative_slope);
-    if (node.channels < 1 || node.channels > INT32_MAX / ACWFACE_TAPS) return acwface_fail(api, "acwface: attribute channels must be positive");
+    if (node.channels < 1 || node.channels > INT32_MAX / ACWFACE_TAPS) return acwface_fail(api, "acwface: channels must be positive");
     if (node.predicted_start < 0 || node.source_start < 0) return acwface_fail(api, "acwface: a start must not be negative");
     if (!(node.offset_limit >= 0.0f)) return acwface_fail(api, "acwface: offset_limit must not be negative");
     if (node.offset_limit == 0.0f) node.offset_limit = INFINITY;
@@ -100,7 +100,7 @@ static OrtStatusPtr ORT_API_CALL compute(void* kernel, OrtKernelContext* context
     if (pixels > INT32_MAX / 16) return acwface_fail(api, "acwface: the image is too large");
     const int64_t from_channels = source_channels(&source, images, height, width);
     if (from_channels < 0)
-        return acwface_fail(api, "acwface: the second input must be (N, H * W, channels) or (N, H, W, channels), with predicted's N, H and W");
+        return acwface_fail(api, "acwface: the second input must be (N, H * W, channels) or (N, H, W, channels), as predicted has them");
     if (node->form == TILED && (weight.rank != 3 || weight.shape[0] != ACWFACE_TAPS || weight.shape[2] != node->channels))
         return acwface_fail(api, "acwface: weight must be (9, C, channels)");
     const int64_t needed = node->form == TILED ? weight.shape[1] : ACWFACE_TAPS * node->channels;

@@ -29,8 +29,20 @@ int main(int argc, char** argv) {
         return 2;
     }
     const int32_t side = atoi(argv[3]), inputs = atoi(argv[4]), outputs = atoi(argv[5]), pixels = side * side;
-    const AcwfaceDeform layer = {side, side, outputs, values((size_t)ACWFACE_PREDICTED * pixels, 1.5f), 1, pixels, values(outputs, 1.0f),
-                                 values((size_t)outputs * pixels, 0.0f), 1, pixels, INFINITY, 0.1f};
+    const AcwfaceDeform layer = {
+        .height = side,
+        .width = side,
+        .channels = outputs,
+        .predicted = values((size_t)ACWFACE_PREDICTED * pixels, 1.5f),
+        .predicted_pixel = 1,
+        .predicted_channel = pixels,
+        .bias = values(outputs, 1.0f),
+        .out = values((size_t)outputs * pixels, 0.0f),
+        .out_pixel = 1,
+        .out_channel = pixels,
+        .offset_limit = INFINITY,
+        .negative_slope = 0.1f,
+    };
     float* source = values((size_t)(ACWFACE_TAPS * outputs > inputs ? ACWFACE_TAPS * outputs : inputs) * pixels, 1.0f);
     float* weight = values((size_t)ACWFACE_TAPS * inputs * outputs, 0.1f);
     float* prepared = values(acwface_conv3x3_floats(inputs, outputs), 0.0f);
@@ -38,11 +50,11 @@ int main(int argc, char** argv) {
     const AcwfaceDeformSample sample = {layer, source, ACWFACE_TAPS * outputs};
     const AcwfaceDeformTiled tiled = {layer, inputs, source, inputs, weight};
     const AcwfaceConv3x3 conv3x3 = {side, side, inputs, outputs, source, inputs, prepared, layer.out, outputs};
-    for (int i = atoi(argv[6]); i > 0; i--) switch (argv[2][0]) {
-            case 's': kernel->sample(&sample, 0, pixels); break;
-            case 't': kernel->tiled(&tiled, 0, pixels); break;
-            default: kernel->conv3x3(&conv3x3, 0, acwface_conv3x3_tiles(side, side));
-        }
+    for (int i = atoi(argv[6]); i > 0; i--) {
+        if (strcmp(argv[2], "sample") == 0) kernel->sample(&sample, 0, pixels);
+        if (strcmp(argv[2], "tiled") == 0) kernel->tiled(&tiled, 0, pixels);
+        if (strcmp(argv[2], "conv3x3") == 0) kernel->conv3x3(&conv3x3, 0, acwface_conv3x3_tiles(side, side));
+    }
     printf("%g\n", layer.out[pixels / 2]);
     return 0;
 }

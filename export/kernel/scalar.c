@@ -24,7 +24,7 @@ static Sample locate(const AcwfaceDeform* layer, int32_t y, int32_t x, int k) {
 
     Sample sample = {{0, 0, 0, 0}, {0.0f, 0.0f, 0.0f, 0.0f}};
     if (!(at_y > -1.0f && at_y < (float)layer->height && at_x > -1.0f && at_x < (float)layer->width)) {  // also if one is NaN
-        for (int c = 0; c < 4; c++) sample.weight[c] *= modulator;                                     // NaN stays
+        for (int c = 0; c < 4; c++) sample.weight[c] *= modulator;  // NaN stays
         return sample;
     }
     const int32_t top = (int32_t)floorf(at_y), left = (int32_t)floorf(at_x);
@@ -85,7 +85,11 @@ static void tiled(const AcwfaceDeformTiled* op, int32_t first, int32_t last) {
 }
 
 // F(2x2, 3x3) of Winograd, as Lavin and Gray 2016 (section 4.1) write it: A^T (G g G^T * B^T d B) A, summed over input channels.
-static const float BT[4][4] = {{1, 0, -1, 0}, {0, 1, 1, 0}, {0, -1, 1, 0}, {0, 1, 0, -1}};
+// Each row of B^T takes one element, and adds or subtracts another.
+static const struct {
+    int first, second;
+    float sign;
+} BT[4] = {{0, 2, -1.0f}, {1, 2, 1.0f}, {2, 1, -1.0f}, {1, 3, -1.0f}};
 static const float AT[2][4] = {{1, 1, 1, 0}, {0, 1, -1, -1}};
 
 static float input_pixel(const AcwfaceConv3x3* op, int32_t y, int32_t x, int32_t channel) {
@@ -95,13 +99,11 @@ static float input_pixel(const AcwfaceConv3x3* op, int32_t y, int32_t x, int32_t
 
 // B^T d B at one point, for the tile whose 4x4 input pixels begin at (top, left).
 static float input_point(const AcwfaceConv3x3* op, int32_t top, int32_t left, int32_t channel, int point) {
-    float sum = 0.0f;
-    for (int i = 0; i < 4; i++)
-        for (int j = 0; j < 4; j++) {
-            const float factor = BT[point / 4][i] * BT[point % 4][j];
-            if (factor != 0.0f) sum += factor * input_pixel(op, top + i, left + j, channel);
-        }
-    return sum;
+    const int32_t y[2] = {top + BT[point / 4].first, top + BT[point / 4].second};
+    const int32_t x[2] = {left + BT[point % 4].first, left + BT[point % 4].second};
+    float rows[2];
+    for (int i = 0; i < 2; i++) rows[i] = input_pixel(op, y[i], x[0], channel) + BT[point % 4].sign * input_pixel(op, y[i], x[1], channel);
+    return rows[0] + BT[point / 4].sign * rows[1];
 }
 
 static void conv3x3(const AcwfaceConv3x3* op, int32_t first, int32_t last) {

@@ -10,9 +10,10 @@
 //   v_leaky(v, slope)     v where v > 0, else slope * v
 //   v_lane                0, 1, 2, ... as floats
 //   i_from, i_set, i_madd (a * b + c), i_store
-//   quad, q_load, v_fma_quad(a, q, j, c)      four floats; a * q[j] + c for a constant j (v_mul_quad: a * q[j]). Cheapest where q stays for all four j
-//   run, r_load, v_fma_run(a, r, j, c)        the same, cheapest where other values are added in between
-//   store_quads(a, b, c, d, to)               (a, b, c, d) of each lane side by side, lanes in the order of slot()
+//   quad, q_load          four floats, of which v_fma_quad(a, q, j, c) is a * q[j] + c for a constant j, v_mul_quad a * q[j];
+//                         cheapest where all four j follow each other
+//   run, r_load           likewise, v_fma_run; cheapest where many q take turns
+//   store_quads(a, b, c, d, to)                   (a, b, c, d) of each lane side by side, lanes in the order of slot()
 //   transpose(from, from_stride, to, to_stride)   a block of LANES x LANES floats
 //
 // Work goes by groups of GROUP output pixels (or tiles of them). Lanes are pixels where sampling points are computed and channels
@@ -25,7 +26,11 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define NOINLINE static __attribute__((noinline))
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
 #define UNROLL _Pragma("GCC unroll 64")
+#endif
 
 enum { GROUP = 16, BLOCK = 16, BLOCK_VECTORS = BLOCK / LANES };
 

@@ -3,7 +3,8 @@
 // Of GROUP rows of values, so many are multiplied at once: their sums and one row of weights fit the registers.
 enum { AT_ONCE = LANES == 16 ? 16 : 4 };
 
-// sums[i * sums_stride + o] (+)= values[i * values_stride + j] * weight[j * outputs + o] over j, for `vectors` vectors of o and GROUP rows i.
+// sums[i * sums_stride + o] = (what it was, if `add`) + values[i * values_stride + j] * weight[j * outputs + o] over j, for `vectors`
+// vectors of o and GROUP rows i.
 INLINE void multiply(const float* values, ptrdiff_t values_stride, int depth, const float* weight, ptrdiff_t outputs, float* sums,
                      ptrdiff_t sums_stride, int vectors, int add) {
     for (int i = 0; i < GROUP; i += AT_ONCE, values += AT_ONCE * values_stride, sums += AT_ONCE * sums_stride) {

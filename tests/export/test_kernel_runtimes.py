@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from export.kernel import NATIVE, VERSION, host, library_path
 from export.kernel.bindings import TAPS, Layer, library_version, open_kernels
@@ -76,13 +76,14 @@ OPERATORS = {
 }
 
 
-def onnx_session(nodes, shapes, threads=1):
+def onnx_session(nodes, shapes, threads=1, constants=None):
     """``shapes`` are those of the graph's inputs; names stand for dimensions that are not known."""
     graph = helper.make_graph(
         nodes,
         "layer",
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
         [helper.make_empty_tensor_value_info("out")],
+        [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19), helper.make_opsetid("acwface", 1)], ir_version=9)
     options = onnxruntime.SessionOptions()
@@ -120,10 +121,50 @@ def test_onnx_runtime_computes_its_own_deformconv_with_it(arrays, expected, name
     np.testing.assert_array_equal(run_onnx([operator(name)], feeds, threads=2), one)
 
 
-def test_onnx_runtime_infers_shapes(native):
+@pytest.mark.parametrize("name", OPERATORS)
+def test_onnx_runtime_can_hand_over_channels_last(arrays, expected, name):
+    feeds = {key: arrays[key] for key in OPERATORS[name][0]}
+    feeds["predicted"] = np.ascontiguousarray(np.moveaxis(feeds["predicted"], 1, -1))
+    source = OPERATORS[name][0][1]
+    feeds[source] = feeds[source].reshape(BATCH, HEIGHT, WIDTH, -1)
+    out = run_onnx([operator(name, predicted_channels_last=1, output_channels_last=1)], feeds)
+    np.testing.assert_allclose(np.moveaxis(out, -1, 1), expected, atol=2e-5)
+
+
+def prediction(arrays):
+    """Conv3x3's node, its constants, and what ONNX Runtime's own Conv gives."""
+    random = np.random.default_rng(1)
+    weight, bias = random.standard_normal((27, INPUTS, 3, 3), dtype=np.float32) * 0.1, random.standard_normal(27, dtype=np.float32)
+    conv = helper.make_node("Conv", ["image", "weight", "bias"], ["out"], kernel_shape=[3, 3], pads=[1] * 4)
+    expected = run_onnx([conv], {"image": arrays["image"], "weight": weight, "bias": bias})
+    node = helper.make_node("Conv3x3", ["rows", "taps", "bias"], ["out"], domain="acwface", input_start=4)
+    return node, {"taps": np.ascontiguousarray(weight.transpose(2, 3, 1, 0).reshape(TAPS, INPUTS, 27)), "bias": bias}, expected
+
+
+def test_onnx_runtime_predicts_with_it(native, arrays):
+    node, constants, expected = prediction(arrays)
+    feeds = {"rows": arrays["rows"].reshape(BATCH, HEIGHT, WIDTH, -1)}
+    one, two = (onnx_session([node], {"rows": ["n", "h", "w", "c"]}, threads, constants).run(None, feeds)[0] for threads in (1, 2))
+    np.testing.assert_allclose(np.moveaxis(one, -1, 1), expected, atol=2e-5)
+    np.testing.assert_array_equal(two, one)
+
+
+def test_onnx_runtime_infers_shapes(native, arrays):
     shapes = {"predicted": ["n", 32, "h", "w"], "mixed": ["n", "p", 297], "bias": [OUTPUTS]}
     (out,) = onnx_session([operator("DeformSample")], shapes).get_outputs()
     assert out.shape == ["n", OUTPUTS, "h", "w"]
+    shapes["predicted"] = ["n", "h", "w", 32]
+    (out,) = onnx_session([operator("DeformSample", predicted_channels_last=1, output_channels_last=1)], shapes).get_outputs()
+    assert out.shape == ["n", "h", "w", OUTPUTS]
+    node, constants, _ = prediction(arrays)
+    (out,) = onnx_session([node], {"rows": ["n", 7, "w", 29]}, 1, constants).get_outputs()
+    assert out.shape == ["n", 7, "w", 27]
+
+
+def test_onnx_runtime_wants_constant_weights_to_predict(native, arrays):
+    node, constants, _ = prediction(arrays)
+    with pytest.raises(Exception, match="must be constants"):
+        onnx_session([node], {"rows": ["n", 7, "w", 29]} | {name: array.shape for name, array in constants.items()})
 
 
 @pytest.mark.parametrize(
@@ -218,6 +259,22 @@ def test_litert_runs_both_operators(arrays, expected):
     interpreter.invoke()
     for detail in interpreter.get_output_details():
         np.testing.assert_allclose(np.moveaxis(interpreter.get_tensor(detail["index"]), -1, 1), expected, atol=2e-5)
+
+
+def test_litert_predicts_with_it(native, arrays):
+    _, constants, expected = prediction(arrays)
+    rows = arrays["rows"].reshape(BATCH, HEIGHT, WIDTH, -1)
+    content = tflite_model(
+        {"rows": rows.shape, "out": (BATCH, HEIGHT, WIDTH, 27)} | constants,
+        [("Conv3x3", custom_options(0, 4, 27), ["rows", "taps", "bias"], "out")],
+        ["rows"],
+        ["out"],
+    )
+    interpreter = delegated(content)
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], rows)
+    interpreter.invoke()
+    out = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    np.testing.assert_allclose(np.moveaxis(out, -1, 1), expected, atol=2e-5)
 
 
 def test_litert_runs_one_operator_straight_after_another(native):
