@@ -39,7 +39,7 @@ _GPU_OPERATORS = (
     "RESIZE_NEAREST_NEIGHBOR RSQRT SELECT SELECT_V2 SIGN SIN SLICE SOFTMAX SPACE_TO_DEPTH SPLIT SPLIT_V SQRT SQUARE SQUARED_DIFFERENCE "
     "STABLEHLO_CLAMP STRIDED_SLICE SUB SUM TANH TILE TRANSPOSE TRANSPOSE_CONV"
 )
-"""What is published for LiteRT's GPU delegate: ``CheckGpuDelegateCompatibility`` in tensorflow/lite/tools/versioning/gpu_compatibility.cc."""
+"""Published for LiteRT's GPU delegate: ``CheckGpuDelegateCompatibility`` in tensorflow/lite/tools/versioning/gpu_compatibility.cc."""
 _WITHOUT_GATHER = "--dcn bounded, where offsets are limited"
 _REMEDIES = {"GATHER": _WITHOUT_GATHER, "GATHER_ND": _WITHOUT_GATHER, "CAST": _WITHOUT_GATHER, "ADD": _WITHOUT_GATHER}
 

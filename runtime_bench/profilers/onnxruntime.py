@@ -23,6 +23,8 @@ _CONVOLUTIONS = ("Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose")
 _MATRIX_PRODUCTS = ("MatMul", "FusedMatMul", "Gemm", "FusedGemm")
 BILINEAR_MACS = 4
 """Of one bilinear sample, as :mod:`model.cost` counts."""
+DEFORM_TAPS = 9
+"""Of the project's own operators: ``export/kernel/README.md``."""
 
 
 def profile_onnxruntime(artifact: Artifact, tensor: np.ndarray, threads: int, runs: int) -> list[OperatorTime]:
@@ -91,7 +93,7 @@ def count_macs(
     """Multiply-accumulates of one operator from the shapes of what goes in and comes out.
 
     Args:
-        op: ONNX operator, or what ONNX Runtime fuses it into.
+        op: ONNX operator, what ONNX Runtime fuses it into, or one of the project's own.
         inputs, outputs: shapes in the operator's order. A convolution's feature maps may be NCHW or NHWC.
         nonzero_weights: count these in place of the whole second input, where it is constant.
 
@@ -107,6 +109,13 @@ def count_macs(
         positions = math.prod(outputs[0]) // weight[0]
         taps = math.prod(weight[2:])
         return positions * (_size(weight, nonzero_weights) + BILINEAR_MACS * taps * x[1])
+    if op == "DeformSample":  # products of all taps in, their sum out
+        return BILINEAR_MACS * DEFORM_TAPS * math.prod(outputs[0])
+    if op == "DeformConvTiled":
+        taps, channels, features = inputs[2]
+        return math.prod(outputs[0]) // features * taps * channels * (features + BILINEAR_MACS)
+    if op == "Conv3x3":
+        return math.prod(outputs[0]) // inputs[1][2] * _size(inputs[1], nonzero_weights)
     if op in _MATRIX_PRODUCTS:
         rows = math.prod(outputs[0][:-1])
         return math.prod(outputs[0]) * (math.prod(inputs[0]) // rows) if rows else 0
