@@ -31,8 +31,8 @@ class RowConv(nn.Module):
         count, size = len(self.weight), self.weight.shape[3]
         half = size // 2
         maps = conv2d(x, self.weight, padding=(0, half))[0]
-        # Map i, of kernel row k - 1 - i, is to be moved down by i - k // 2. With k - 1 rows of zeros behind each, all lie in one line that is
-        # read again in steps that are a row shorter than what is between their beginnings.
+        # Map i, of kernel row k - 1 - i, is to be moved down by i - k // 2. With k - 1 rows of zeros behind each, all lie in one line that
+        # is read again in steps that are a row shorter than what is between their beginnings.
         line = pad(maps, (0, 0, 0, size - 1)).flatten()
         step = (height + size - 2) * width
         moved = line[half * width : half * width + count * step].view(count, step)
