@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, leaky_relu, pad
 from torchvision.ops import deform_conv2d
 
-from export.kernel import VERSION
+from export.kernel import LIBRARIES
 from model.artifact import Library
 from model.deform_conv import TAPS
 
@@ -244,7 +244,7 @@ ROUTES = {
         _custom_mixed,
         _custom_direct,
         lambda inputs, outputs: outputs < inputs,
-        Requirements(library=Library("acwface_ort", VERSION)),
+        Requirements(library=LIBRARIES["ort"]),
         _custom_predict,
     ),
 }
