@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from tabulate import tabulate
@@ -20,7 +20,6 @@ class Left(NamedTuple):
     op: str
     count: int
     reason: str
-    remedy: str
 
 
 _XNNPACK_REASONS = {
@@ -40,8 +39,8 @@ _GPU_OPERATORS = (
     "STABLEHLO_CLAMP STRIDED_SLICE SUB SUM TANH TILE TRANSPOSE TRANSPOSE_CONV"
 )
 """Published for LiteRT's GPU delegate: ``CheckGpuDelegateCompatibility`` in tensorflow/lite/tools/versioning/gpu_compatibility.cc."""
-_WITHOUT_GATHER = "--dcn bounded, where offsets are limited"
-_REMEDIES = {"GATHER": _WITHOUT_GATHER, "GATHER_ND": _WITHOUT_GATHER, "CAST": _WITHOUT_GATHER, "ADD": _WITHOUT_GATHER}
+_REMEDIES = {"decomposed": dict.fromkeys(("GATHER", "CAST", "ADD"), "--dcn bounded, where offsets are limited")}
+"""By route: what is not in the graph of another."""
 
 
 def explain(artifact: Artifact) -> str:
@@ -53,6 +52,7 @@ def explain(artifact: Artifact) -> str:
     if artifact.manifest.format != "tflite":
         raise UserError(f"{artifact.path} is {artifact.manifest.format}; explain reads tflite artifacts: python -m export tflite makes one")
     nodes = read_nodes(open_interpreter(artifact, threads=1, xnnpack=True))
+    remedies = _REMEDIES.get(artifact.manifest.dcn, {})
     taken = [node for node in nodes if node.partition is not None]
     parts = len({node.partition for node in taken})
     return "\n".join(
@@ -60,11 +60,13 @@ def explain(artifact: Artifact) -> str:
             f"{artifact.name}: {len(nodes)} operators",
             ", ".join(f"{op} {count}" for op, count in Counter(node.op for node in nodes).most_common()),
             "",
-            f"XNNPACK takes {len(taken)} of them, in {parts} part{'s' * (parts != 1)} of the graph" + _table(left_by_xnnpack(nodes)),
+            f"XNNPACK takes {len(taken)} of them, in {parts} part{'s' * (parts != 1)} of the graph"
+            + _table(left_by_xnnpack(nodes), remedies),
             "",
             "LiteRT's GPU delegate, by its published list, takes all of them"
             if not (left := left_by_gpu(nodes))
-            else f"LiteRT's GPU delegate, by its published list, does not take {sum(row.count for row in left)} of them" + _table(left),
+            else f"LiteRT's GPU delegate, by its published list, does not take {sum(row.count for row in left)} of them"
+            + _table(left, remedies),
         ]
     )
 
@@ -72,16 +74,13 @@ def explain(artifact: Artifact) -> str:
 def left_by_xnnpack(nodes: Iterable[Node]) -> list[Left]:
     """What stays with LiteRT's own kernels."""
     counts = Counter(node.op for node in nodes if node.partition is None)
-    return [
-        Left(op, count, _XNNPACK_REASONS.get(op, "its conditions for this operator are not met"), _REMEDIES.get(op, ""))
-        for op, count in counts.most_common()
-    ]
+    return [Left(op, count, _XNNPACK_REASONS.get(op, "its conditions for this operator are not met")) for op, count in counts.most_common()]
 
 
 def left_by_gpu(nodes: Iterable[Node]) -> list[Left]:
     """What the published list of the GPU delegate excludes. It is necessary, not sufficient: only a phone's own GPU can say more."""
     counts = Counter((node.op, reason) for node in nodes if (reason := _gpu_objection(node)))
-    return [Left(op, count, reason, _REMEDIES.get(op, "")) for (op, reason), count in counts.most_common()]
+    return [Left(op, count, reason) for (op, reason), count in counts.most_common()]
 
 
 def _gpu_objection(node: Node) -> str:
@@ -94,5 +93,6 @@ def _gpu_objection(node: Node) -> str:
     return ""
 
 
-def _table(rows: list[Left]) -> str:
-    return "; left:\n" + tabulate(rows, ["operator", "count", "why", "without it"], disable_numparse=True) if rows else ""
+def _table(rows: Sequence[Left], remedies: Mapping[str, str]) -> str:
+    told = [(*row, remedies.get(row.op, "")) for row in rows]
+    return "; left:\n" + tabulate(told, ["operator", "count", "why", "without it"], disable_numparse=True) if told else ""
