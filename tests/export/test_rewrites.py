@@ -1,5 +1,7 @@
 """Exact rewrites and deformable routes against the torch model, in double precision: what differs by more than rounding is wrong."""
 
+from functools import cache
+
 import msgspec
 import pytest
 import torch
@@ -42,6 +44,7 @@ def photograph():
     return torch.from_numpy(prepare(load_image(PORTRAIT)[60:163, 180:301], InputSpec(mean=(104.0, 117.0, 123.0))).tensor).double()
 
 
+@cache
 def seeded(variant, **changes):
     torch.set_default_dtype(torch.float32)  # the same weights as everywhere
     detector = build_detector(msgspec.structs.replace(VARIANTS[variant], **changes), seed=0)
