@@ -55,6 +55,9 @@ OrtStatus* acwface_input_shape(const OrtApi* api, OrtShapeInferContext* context,
 }
 
 OrtStatus* acwface_infer_output(const OrtApi* api, OrtShapeInferContext* context, const int64_t shape[4], const char* names[4]) {
+    // A length that is neither known nor named would be taken for -1, and outputs of different sizes for equally large.
+    for (int axis = 0; axis < 4; axis++)
+        if (shape[axis] < 0 && (names[axis] == NULL || names[axis][0] == '\0')) return NULL;
     OrtTensorTypeAndShapeInfo* info = NULL;
     TRY(api->CreateTensorTypeAndShapeInfo(&info));
     OrtStatus* status = api->SetTensorElementType(info, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT);

@@ -2,6 +2,6 @@
 #ifndef ACWFACE_VERSION_H
 #define ACWFACE_VERSION_H
 
-#define ACWFACE_KERNEL_VERSION "1.1.0"
+#define ACWFACE_KERNEL_VERSION "1.1.1"
 
 #endif
