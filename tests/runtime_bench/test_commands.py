@@ -193,9 +193,9 @@ def test_the_measuring_process_does_not_load_torch(artifact):
     """Its memory and threads would be in the figures."""
     script = (
         "import sys, runpy\n"
-        "sys.argv = ['latency', sys.argv[1], sys.argv[2], '--runs', '1']\n"
+        "sys.argv = ['latency', sys.argv[2], sys.argv[1], '--runs', '1']\n"
         "import runtime_bench.latency, numpy\n"
-        "numpy.save(sys.argv[2], numpy.zeros((1, 3, 320, 320), 'float32'))\n"
+        "numpy.save(sys.argv[1], numpy.zeros((1, 3, 320, 320), 'float32'))\n"
         "runtime_bench.latency.main()\n"
         "sys.exit('torch' in sys.modules)\n"
     )

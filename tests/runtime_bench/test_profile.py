@@ -33,7 +33,7 @@ def assert_consistent(profile: Profile):
             assert operator.gflops == pytest.approx(2 * operator.macs / operator.ms / 1e6)
             assert operator.of_peak == pytest.approx(operator.gflops / profile.peak.gflops)
     # All of the network is in the list, and nothing else. Wide limits: other work may run beside the tests.
-    assert 0.3 < profile.operators_ms / profile.network_ms < 3
+    assert 0.1 < profile.operators_ms / profile.network_ms < 10
 
 
 def test_work_of_a_real_model_is_what_torch_counts(cli, artifact, tmp_path):
