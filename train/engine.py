@@ -187,14 +187,15 @@ class Trainer:
         total = torch.zeros((), device=self.device)
         if self.teacher is not None and losses.distillation:
             answers = self._ask_teacher(images)
-            trust = torch.where(batch.labelled.to(self.device), losses.distillation_labelled, 1.0)
+            trust = self._trust(answers, batch)
             for name, value in distillation_loss(outputs, answers, trust).items():
                 terms[f"distil_{name}"] = value
                 total = total + losses.distillation * weights[name] * value
         if batch.targets and losses.detection and share >= losses.detection_from:
             labelled = RawOutputs(*(value[batch.labelled.to(self.device)] for value in outputs))
             targets = [target.to(self.device) for target in batch.targets]
-            for name, value in detection_loss(labelled, targets).items():
+            overlap = {} if losses.box_loss == "smooth_l1" else {"anchors": batch.anchors.to(self.device)}
+            for name, value in detection_loss(labelled, targets, **overlap, variances=self.detector.config.variances).items():
                 terms[f"detect_{name}"] = value
                 total = total + losses.detection * weights[name] * value
         self.optimizer.zero_grad()
@@ -206,6 +207,16 @@ class Trainer:
         self.optimizer.step()
         self.averaged.update_parameters(self.detector)
         return {name: value.item() for name, value in terms.items()} | {"norm": norm.item()}
+
+    def _trust(self, answers: RawOutputs, batch: TrainingBatch) -> Tensor:
+        """``(N, A)``: how far the teacher's word goes at each anchor."""
+        trust = torch.ones(answers.class_logits.shape[:2], device=self.device)
+        losses = self.recipe.losses
+        if batch.targets and losses.detection:
+            labels = torch.stack([target.labels for target in batch.targets]).to(self.device)
+            by_label = torch.tensor([1.0, losses.distillation_labelled, 0.0], device=self.device)  # not taught, background, face
+            trust[batch.labelled.to(self.device)] = by_label[labels + 1]
+        return trust
 
     @torch.no_grad()
     def _ask_teacher(self, images: Tensor) -> RawOutputs:

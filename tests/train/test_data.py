@@ -14,7 +14,7 @@ from model.errors import UserError
 from train.augment import Augment, normalise
 from train.loader import Batches
 from train.recipe import Batch, Data, Recipe
-from train.widerface_data import Faces, Sample, load_labelled, load_unlabelled, read_labels
+from train.widerface_data import NO_FACES, Faces, Sample, hold_out, load_labelled, load_unlabelled, read_labels
 
 LANDMARKS = "30 40 0.0 50 40 0.0 40 50 0.0 32 60 0.0 48 60 0.0"
 UNKNOWN = " ".join(["-1.0"] * 15)
@@ -122,6 +122,37 @@ def test_streaming_draws_another_where_one_cannot_be_read(root: Path, capsys: py
         Batches(recipe, samples[1:], [])[0]
 
 
+def test_held_out_photographs_are_not_trained_on(root: Path) -> None:
+    """Every second one; faces by their height alone."""
+    for name in ("c.jpg", "d.jpg"):
+        Image.new("RGB", (100, 80), "white").save(root / "train/images/0--Parade" / name)
+    rows = "0 0 9 50\n0 0 50 49\n0 0 9 30\n0 0 9 29\n0 0 9 9\n"
+    _label(root, f"# 0--Parade/d.jpg\n# 0--Parade/a.jpg\n{rows}# 0--Parade/b.jpg\n# 0--Parade/c.jpg\n")
+    judged = hold_out(root, 2)
+    trained = load_labelled(root, 50, held_out=2)
+    assert list(judged.faces) == ["0--Parade/a.jpg", "0--Parade/c.jpg"]
+    assert [sample.name for sample in trained] == ["0--Parade/b.jpg", "0--Parade/d.jpg"]
+    assert len(load_labelled(root, 50)) == 4
+    faces = judged.faces["0--Parade/a.jpg"]
+    np.testing.assert_array_equal(faces.boxes[0], [0, 0, 9, 50])  # in pixels of the file, not of the scaled photograph
+    assert {subset: inside.tolist() for subset, inside in faces.subsets.items()} == {
+        "easy": [True, False, False, False, False],
+        "medium": [True, True, True, False, False],
+        "hard": [True, True, True, True, False],
+    }
+    assert (judged.images / "0--Parade/a.jpg").is_file()
+
+
+def test_labels_are_improved_before_they_are_scaled(root: Path) -> None:
+    _label(root, "# 0--Parade/a.jpg\n20 30 40 45\n# 0--Parade/b.jpg\n")
+    one = Faces(np.asarray([[10, 20, 40, 60]], np.float32), np.zeros((1, 5, 2), np.float32), np.ones(1, bool))
+    samples = load_labelled(root, 50, improve=lambda name, faces: NO_FACES if name.endswith("a.jpg") else one)
+    assert len(samples[0].faces) == 0
+    np.testing.assert_allclose(samples[1].faces.boxes, [[5, 10, 20, 30]])
+    assert samples[1].faces.doubtful.all()
+    assert load_unlabelled(root, 50, improve=lambda name, faces: NO_FACES)[0].faces is not None
+
+
 def test_nothing_readable(root: Path, tmp_path: Path) -> None:
     _label(root, "# 0--Parade/none.jpg\n")
     with pytest.raises(UserError, match="not one of the 1"):
@@ -135,7 +166,9 @@ def test_nothing_readable(root: Path, tmp_path: Path) -> None:
 
 # Augmentation: a photograph in which every pixel says where it is, red its column, green its row.
 FACES = Faces(
-    np.asarray([[100, 80, 180, 190]], np.float32), np.asarray([[[120, 110], [160, 115], [140, 140], [125, 170], [155, 172]]], np.float32)
+    np.asarray([[100, 80, 180, 190]], np.float32),
+    np.asarray([[[120, 110], [160, 115], [140, 140], [125, 170], [155, 172]]], np.float32),
+    np.zeros(1, bool),
 )
 
 
@@ -191,7 +224,7 @@ def test_crops_hold_faces_small_and_large() -> None:
     portrait = Sample(
         "portrait",
         np.zeros((500, 400, 3), np.uint8),
-        Faces(np.asarray([[50, 50, 350, 450]], np.float32), np.full((1, 5, 2), np.nan, np.float32)),
+        Faces(np.asarray([[50, 50, 350, 450]], np.float32), np.full((1, 5, 2), np.nan, np.float32), np.zeros(1, bool)),
     )
     heights = [float(box[3] - box[1]) for _ in range(60) for box in augment(portrait).boxes]
     assert min(heights) < 220
@@ -201,7 +234,7 @@ def test_crops_hold_faces_small_and_large() -> None:
 def test_a_photograph_without_faces_or_labels() -> None:
     torch.manual_seed(0)
     augment = Augment(VARIANTS["retinaface"], 64, (0.5, 2.0), whole=0.3, colour=1.0)
-    for faces in (None, Faces(np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32))):
+    for faces in (None, NO_FACES):
         for shape in ((3, 3), (1, 90), (300, 20)):
             crop = augment(Sample("x", np.zeros((*shape, 3), np.uint8), faces))
             assert crop.pixels.shape == (3, 64, 64)

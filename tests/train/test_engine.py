@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 def _samples() -> list[Sample]:
     random = np.random.default_rng(0)
-    faces = Faces(np.asarray([[20, 20, 60, 60], [70, 30, 90, 55]], np.float32), np.full((2, 5, 2), np.nan, np.float32))
+    faces = Faces(np.asarray([[20, 20, 60, 60], [70, 30, 90, 55]], np.float32), np.full((2, 5, 2), np.nan, np.float32), np.zeros(2, bool))
     return [Sample(str(index), random.integers(0, 256, (96, 112, 3), dtype=np.uint8), faces if index % 2 else None) for index in range(6)]
 
 
