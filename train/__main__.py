@@ -105,6 +105,8 @@ def main() -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
+    if args.workers < 0:
+        raise UserError(f"--workers {args.workers}: 0 (none) or more are needed")
     recipe = load_recipe(args.config)
     device = _join_processes(args.device)
     if (args.out / "state.pt").exists() and not args.resume:
@@ -160,6 +162,8 @@ def _start(recipe: Recipe, init: Path | None, batches: Batches) -> tuple[Detecto
 
 
 def _offsets(args: argparse.Namespace) -> None:
+    if args.limit is not None and args.limit < 1:
+        raise UserError(f"--limit {args.limit}: at least 1 is needed")
     checkpoint = load_checkpoint(args.checkpoint)
     validation = load_validation(args.data, args.list, args.limit)
     spec = InputSpec(mean=checkpoint.detector.config.mean, colour_order=checkpoint.detector.config.colour_order)

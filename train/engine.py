@@ -194,8 +194,8 @@ class Trainer:
         if batch.targets and losses.detection and share >= losses.detection_from:
             labelled = RawOutputs(*(value[batch.labelled.to(self.device)] for value in outputs))
             targets = [target.to(self.device) for target in batch.targets]
-            overlap = {} if losses.box_loss == "smooth_l1" else {"anchors": batch.anchors.to(self.device)}
-            for name, value in detection_loss(labelled, targets, **overlap, variances=self.detector.config.variances).items():
+            anchors = batch.anchors.to(self.device) if losses.overlap else None
+            for name, value in detection_loss(labelled, targets, anchors, self.detector.config.variances).items():
                 terms[f"detect_{name}"] = value
                 total = total + losses.detection * weights[name] * value
         self.optimizer.zero_grad()

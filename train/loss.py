@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, kl_div, log_softmax, smooth_l1_loss
+from torch.nn.functional import kl_div, log_softmax, smooth_l1_loss
 from torchvision.ops import box_iou, distance_box_iou_loss
 
 from model.detector import RawOutputs
@@ -19,6 +19,8 @@ BEST_IOU = 0.2
 """Each face's best anchor is to find it too, from this overlap on."""
 NEGATIVES = 7
 """Background anchors for each positive one, the hardest first."""
+GOOD_BOX = (0.35, 0.65)
+"""IoU up to which a box is worthless and from which it is good, around the 0.5 that evaluation asks for."""
 CANDIDATES = 9
 """Cells of each level, the nearest to a face's centre, among whose anchors ATSS chooses."""
 
@@ -133,30 +135,53 @@ def detection_loss(
 
     Args:
         outputs: of the ``N`` images of ``targets``.
-        anchors: ``(A, 4)``, to compare boxes by their overlap and the distance of their centres (DIoU, Zheng et al. 2020), which matters to
-            a face of 10 pixels as much as to a large one; ``None`` compares codes by smooth L1, as published.
+        anchors: ``(A, 4)`` to judge boxes by how they overlap faces, see :func:`overlap_loss`; ``None`` for the published loss, smooth L1
+            of codes and a score of 1 for every positive anchor.
         variances: of the box coding.
     """
     labels, boxes, landmarks = (torch.stack([getattr(target, field) for target in targets]) for field in ("labels", "boxes", "landmarks"))
     positive = labels == 1
     total = positive.sum().clamp(min=1)
+    score = positive.float()
+    if anchors is None:
+        box = smooth_l1_loss(outputs.box_deltas[positive], boxes[positive], reduction="sum")
+    else:
+        places = anchors.expand(len(labels), -1, -1)[positive]
+        box, score[positive] = overlap_loss(*(decode(codes[positive], places, variances) for codes in (outputs.box_deltas, boxes)))
 
-    entropy = cross_entropy(outputs.class_logits.flatten(0, 1), labels.flatten().clamp(min=0), reduction="none").view_as(labels)
+    logs = log_softmax(outputs.class_logits, dim=-1)
+    entropy = -(score * logs[..., 1] + (1 - score) * logs[..., 0])
     hardness = entropy.detach().masked_fill(labels != 0, -1.0)
     # Rank of each background anchor of an image, the hardest first.
     rank = hardness.argsort(dim=1, descending=True).argsort(dim=1)
     negative = (labels == 0) & (rank < NEGATIVES * positive.sum(dim=1, keepdim=True).clamp(min=1))
     known = positive & landmarks.isfinite().all(dim=2)
-    if anchors is None:
-        box = smooth_l1_loss(outputs.box_deltas[positive], boxes[positive], reduction="sum")
-    else:
-        places = anchors.expand(len(labels), -1, -1)[positive]
-        box = distance_box_iou_loss(*(decode(codes[positive], places, variances) for codes in (outputs.box_deltas, boxes)), reduction="sum")
     return {
         "class": (entropy * (positive | negative)).sum() / total,
         "box": box / total,
         "landmark": smooth_l1_loss(outputs.landmark_deltas[known], landmarks[known], reduction="sum") / known.sum().clamp(min=1),
     }
+
+
+def overlap_loss(boxes: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
+    """Judge boxes by their overlap with the faces that they are to find, ``(P, 4)`` xyxy each.
+
+    Returns:
+        The sum of DIoU losses (Zheng et al. 2020), which weigh an error by the size of the face; and ``(P,)`` what each score should be: 1
+        for a box that is good, 0 for one that will be counted as false, however much of a face there is, and a ramp between. So
+        scores rank boxes by how likely they are right (as in Generalized Focal Loss, Li et al. 2020, section 3), yet a face well found
+        scores 1.
+    """
+    low, high = GOOD_BOX
+    score = (_overlaps(boxes.detach(), faces) - low) / (high - low)
+    return distance_box_iou_loss(boxes, faces, reduction="sum"), score.clamp(0, 1)
+
+
+def _overlaps(boxes: Tensor, faces: Tensor) -> Tensor:
+    """``(P,)`` IoU of pairs."""
+    common = (torch.minimum(boxes[:, 2:], faces[:, 2:]) - torch.maximum(boxes[:, :2], faces[:, :2])).clamp(min=0).prod(dim=1)
+    areas = [(corner[:, 2:] - corner[:, :2]).prod(dim=1) for corner in (boxes, faces)]
+    return common / (areas[0] + areas[1] - common).clamp(min=1e-7)
 
 
 def decode(codes: Tensor, anchors: Tensor, variances: tuple[float, float]) -> Tensor:

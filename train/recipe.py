@@ -81,8 +81,8 @@ class Losses(Struct, frozen=True, forbid_unknown_fields=True):
     """Share of the run after which labels count."""
     assignment: Literal["iou", "atss"] = "iou"
     """Which anchors are to find a face: see :func:`train.loss.match`."""
-    box_loss: Literal["smooth_l1", "diou"] = "smooth_l1"
-    """Of labels: see :func:`train.loss.detection_loss`."""
+    overlap: bool = False
+    """Labels are about overlap: boxes learn by DIoU, scores learn whether the box will be good. See :func:`train.loss.overlap_loss`."""
     box: Positive = 2.0
     landmark: Positive = 1.0
     smallest_face: Annotated[float, Meta(ge=0)] = 8.0

@@ -11,6 +11,8 @@ from PIL import Image
 
 from model.config import VARIANTS
 from model.errors import UserError
+from model.preprocess import load_image
+from runtime_bench.samples import PORTRAIT
 from train.augment import Augment, normalise
 from train.loader import Batches
 from train.recipe import Batch, Data, Recipe
@@ -198,6 +200,39 @@ def test_boxes_and_landmarks_follow_the_pixels(seed: int) -> None:
             assert abs(float(crop.pixels[1, row, column]) - y) < 3
             checked += 1
     assert checked
+
+
+INKS = np.asarray([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [0, 255, 255]])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_drawn_face_is_found_where_the_labels_say(seed: int) -> None:
+    """A magenta box and five dots of other colours on a grey photograph; after augmentation each is looked for by its colour."""
+    image = np.repeat(load_image(PORTRAIT)[:, :400].mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
+    left, top, right, bottom = 120, 60, 260, 230
+    image[top:bottom, left:right] = (255, 0, 255)
+    points = np.asarray([[160, 110], [220, 115], [190, 150], [165, 190], [215, 192]], np.float32)
+    for (x, y), ink in zip(points.astype(int), INKS, strict=True):
+        image[y - 7 : y + 7, x - 7 : x + 7] = ink
+    faces = Faces(np.asarray([[left, top, right, bottom]], np.float32), points[None], np.zeros(1, bool))
+    torch.manual_seed(seed)
+    crop = Augment(VARIANTS["retinaface"], 256, (0.7, 1.0), whole=0.5, colour=0.0)(Sample("drawn", image, faces))
+    pixels = crop.pixels.permute(1, 2, 0).numpy().astype(int)
+
+    def find(ink: np.ndarray) -> np.ndarray:
+        """Columns and rows, ``(2, P)``, of the pixels of this colour."""
+        return np.stack(np.nonzero((np.abs(pixels - ink) < 60).all(axis=2))[::-1])
+
+    sides = [np.concatenate([find(INKS[eye])[0], find(INKS[mouth])[0]]) for eye, mouth in ((0, 3), (1, 4))]
+    mirrored = sides[0].mean() > sides[1].mean()
+    box = crop.boxes[0].numpy()
+    drawn = np.concatenate([find(ink) for ink in (*INKS, np.asarray([255, 0, 255]))], axis=1)
+    inner = np.clip(box, 0, 256)
+    np.testing.assert_allclose([*drawn.min(axis=1), *(drawn.max(axis=1) + 1)], inner, atol=2)
+    for index, point in enumerate(crop.landmarks[0].numpy()):
+        place = find(INKS[(1, 0, 2, 4, 3)[index] if mirrored else index])
+        if place.size and (place.min() > 0) and (place.max() < 255):  # whole
+            np.testing.assert_allclose(place.mean(axis=1) + 0.5, point, atol=1.5)
 
 
 def _inside(point: torch.Tensor) -> bool:

@@ -23,6 +23,7 @@ from train.loss import (
     match,
     mean_answers,
     mirror_answers,
+    overlap_loss,
 )
 
 CONFIG = VARIANTS["retinaface"]
@@ -152,6 +153,26 @@ def test_box_loss_by_overlap_and_distance() -> None:
     loss = detection_loss(outputs, targets, ANCHORS, CONFIG.variances)["box"]
     assert float(loss) == pytest.approx(1 - 1 / 3 + 8**2 / (24**2 + 16**2), rel=1e-4)
     assert float(detection_loss(RawOutputs(outputs[0], codes[None], outputs[2]), targets, ANCHORS)["box"]) == pytest.approx(0, abs=1e-5)
+
+
+def test_scores_learn_whether_the_box_is_good() -> None:
+    """Boxes of side 16 that overlap their face by 1, 0.5 and 1/3: certainly, perhaps and not worth finding."""
+    boxes = torch.tensor([[0.0, 0, 16, 16], [0, 0, 16, 8], [8, 0, 24, 16]], requires_grad=True)
+    face = torch.tensor([[0.0, 0, 16, 16]]).expand(3, 4)
+    loss, score = overlap_loss(boxes, face)
+    torch.testing.assert_close(score, torch.tensor([1.0, 0.5, 0.0]), rtol=1e-5, atol=1e-5)
+    loss.backward()
+    assert (boxes.grad[1:] != 0).any(dim=1).all()
+    # A face found by a worthless box, an undecided score: the best answer is 0, and the gradient of the score says so.
+    logits = torch.zeros(1, len(ANCHORS), 2, requires_grad=True)
+    labels = torch.full((len(ANCHORS),), -1)
+    labels[0] = 1
+    codes = torch.zeros(1, len(ANCHORS), 4)
+    codes[0, 0, 0] = 8 / (0.1 * 16)
+    targets = [Targets(labels, torch.zeros(len(ANCHORS), 4), torch.full((len(ANCHORS), 10), float("nan")))]
+    detection_loss(RawOutputs(logits, codes, torch.zeros(1, len(ANCHORS), 10)), targets, ANCHORS)["class"].backward()
+    torch.testing.assert_close(logits.grad[0, 0], torch.tensor([-0.5, 0.5]))
+    assert (logits.grad[0, 1:] == 0).all()
 
 
 def test_decoding_is_the_one_of_the_model() -> None:
