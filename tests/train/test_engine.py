@@ -101,6 +101,23 @@ def test_training_lowers_the_loss(tmp_path: Path) -> None:
     assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
 
 
+def test_labels_have_the_last_word_on_faces(tmp_path: Path) -> None:
+    """The teacher is heard where nobody has labelled, and at anchors that labels leave open; at half weight on background, not on faces."""
+    trainer = _trainer(tmp_path, replace(RECIPE, losses=Losses(distillation_labelled=0.5, smallest_face=35.0)))
+    batch = next(
+        batch
+        for batch in map(trainer.batches.__getitem__, range(200))
+        if batch.labelled.tolist() == [False, True] and set(batch.targets[0].labels.tolist()) == {-1, 0, 1}
+    )
+    answers = trainer.teacher(torch.zeros(batch.pixels.shape))
+    trust = trainer._trust(answers, batch)
+    assert (trust[0] == 1).all()
+    expected = {-1: 1.0, 0: 0.5, 1: 0.0}
+    assert trust[1].tolist() == [expected[label] for label in batch.targets[0].labels.tolist()]
+    unlabelled = _trainer(tmp_path / "b", replace(RECIPE, losses=Losses(detection=0.0)))
+    assert (unlabelled._trust(answers, batch) == 1).all()
+
+
 def test_deformable_variant_trains_and_is_saved_whole(tmp_path: Path) -> None:
     recipe = replace(RECIPE, variant="acwface_dcn", offset_limit=1.0, batch_norm="frozen", steps=2)
     trainer = _trainer(tmp_path, recipe)
@@ -233,7 +250,7 @@ def test_recipes_of_the_project_load(path: Path) -> None:
 
 
 def test_command_line_end_to_end(tmp_path: Path) -> None:
-    """Two steps from a transplanted checkpoint on two photographs, then --resume finds that all is done."""
+    """Pseudo-labels, two steps from a transplant on one photograph, judged by the other, then --resume finds that all is done."""
     images = tmp_path / "data" / "train" / "images" / "0--Parade"
     images.mkdir(parents=True)
     random = np.random.default_rng(0)
@@ -243,7 +260,10 @@ def test_command_line_end_to_end(tmp_path: Path) -> None:
     teacher = tmp_path / "teacher.safetensors"
     save_checkpoint(build_detector(VARIANTS["retinaface"], seed=0), teacher, "test")
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text('variant = "acwface_dcn"\noffset_limit = 1.0\nsteps = 2\n[data]\nbatches = [{ size = 64, images = 2 }]\n')
+    recipe.write_text(
+        'variant = "acwface_dcn"\noffset_limit = 1.0\nmin_sizes = [[10, 20], [40, 80], [160, 320]]\nsteps = 2\n'
+        '[data]\nheld_out = 2\nbatches = [{ size = 64, images = 2 }]\n[losses]\nassignment = "atss"\noverlap = true\n'
+    )
     out = tmp_path / "run"
     command = [
         sys.executable,
@@ -259,14 +279,19 @@ def test_command_line_end_to_end(tmp_path: Path) -> None:
         "--init",
         teacher,
     ]
-    command += ["--teacher", teacher, "--out", out, "--no-eval", "--threads", "1"]
+    pseudo = tmp_path / "pseudo.jsonl"
+    command += ["--teacher", teacher, "--pseudo", pseudo, "--out", out, "--threads", "1"]
 
     def run(*extra: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([str(part) for part in (*command, *extra)], cwd=ROOT, capture_output=True, text=True, check=False)
 
+    looked = [command[0], "-m", "train", "pseudo", "--data", tmp_path / "data", "--people", tmp_path / "data", "--teacher", teacher]
+    made = subprocess.run([str(part) for part in (*looked, "--out", pseudo)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    assert len(pseudo.read_text().splitlines()) == 1 + 2 + 2
     first = run()
     assert first.returncode == 0, first.stderr
-    assert load_checkpoint(out / BEST, "acwface_dcn")
+    assert load_checkpoint(out / BEST, "acwface_dcn").detector.config.min_sizes == ((10, 20), (40, 80), (160, 320))
     again = run()
     assert again.returncode == 2
     assert "--resume" in again.stderr
