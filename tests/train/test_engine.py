@@ -188,6 +188,23 @@ def test_best_is_what_was_judged_best(tmp_path: Path) -> None:
         assert [row["hard"] for row in csv.DictReader(file) if row["hard"]] == ["50", "70", "60", "40"]
 
 
+def test_weights_between_first_and_last_are_judged(tmp_path: Path) -> None:
+    marks = iter([10.0, 20.0, 40.0, 30.0])
+    recipe = replace(RECIPE, steps=2, blend=(0.25, 0.5))
+    trainer = _trainer(tmp_path, recipe, evaluate=lambda checkpoint: {"hard": next(marks)})
+    first = {name: tensor.clone() for name, tensor in trainer.detector.state_dict().items()}
+    trainer.run()
+    best = load_checkpoint(tmp_path / BEST)
+    assert "25% of the way" in best.source
+    last = trainer.result().detector.state_dict()
+    moved = 0
+    for name, tensor in best.detector.state_dict().items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor, first[name] + (last[name] - first[name]) / 4, rtol=1e-4, atol=1e-6)
+            moved += not torch.equal(tensor, first[name])
+    assert moved > 50
+
+
 def test_resume_refuses_what_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing to resume"):
         _trainer(tmp_path).resume()
@@ -295,7 +312,9 @@ def test_command_line_end_to_end(tmp_path: Path) -> None:
     again = run()
     assert again.returncode == 2
     assert "--resume" in again.stderr
+    log = (out / LOG).read_text()
     assert run("--resume").returncode == 0
+    assert (out / LOG).read_text() == log, "a finished run is neither trained nor judged again"
 
 
 def test_sigterm_saves_before_the_end(tmp_path: Path) -> None:
