@@ -94,6 +94,9 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     data: Data
     offset_limit: Positive | None = None
     """Of the deformable layers, pixels."""
+    plain: bool = False
+    """Leave out attention and deformable layers. A step takes a third of the time, and a run that goes on with them starts from the same
+    function, see :func:`train.transfer.transplant`."""
     min_sizes: Sides | None = None
     """Anchor sides of each level, pixels, where they are not to be the variant's own."""
     seed: int = 0
@@ -123,6 +126,8 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def config(self) -> ModelConfig:
         config = variant_config(self.variant)
+        if self.plain:
+            config = msgspec.structs.replace(config, attention="none", deform=())
         return msgspec.structs.replace(config, offset_limit=self.offset_limit, min_sizes=self.min_sizes or config.min_sizes)
 
 

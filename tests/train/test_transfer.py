@@ -8,10 +8,13 @@ import torch
 from msgspec.structs import replace
 
 from model.anchors import make_anchors
+from model.attention import EDAM
 from model.config import VARIANTS, ModelConfig
+from model.deform_conv import DeformConv2d
 from model.detector import Detector, RawOutputs, build_detector
 from model.errors import UserError
 from model.postprocess import decode_boxes, decode_landmarks
+from train.recipe import Batch, Data, Recipe
 from train.transfer import fit_context, transplant
 
 IMAGE = torch.randn(2, 3, 96, 80, generator=torch.Generator().manual_seed(3)) * 50
@@ -46,6 +49,15 @@ def test_deformable_from_its_ordinary_twin() -> None:
     """From a network that has EDAM and SCM already; its attention is not silent and must be kept."""
     source = build_detector(VARIANTS["acwface"], seed=0)
     assert _difference(source, transplant(source, replace(VARIANTS["acwface"], deform=("neck", "context")))) < 1e-3
+
+
+@pytest.mark.parametrize("variant", ["acwface", "acwface_dcn"])
+def test_attention_and_deformable_layers_join_a_plain_network(variant: str) -> None:
+    """Dense fusion, too: that of the deformable network is depthwise, which is a special case of it."""
+    plain = Recipe("acwface_dcn", Data((Batch(64, 1),)), steps=1, plain=True).config
+    source = build_detector(plain, seed=0)
+    assert not any(isinstance(module, EDAM | DeformConv2d) for module in source.modules())
+    assert _difference(source, transplant(source, VARIANTS[variant])) < 1e-3
 
 
 def test_same_variant_with_a_limit() -> None:
