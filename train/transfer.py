@@ -33,9 +33,10 @@ _RIDGE = 1e-3
 def transplant(source: Detector, config: ModelConfig) -> Detector:
     """A network of ``config`` that starts from what ``source`` computes.
 
-    The same function, up to rounding, where ``config`` only adds EDAM, WFPN, deformable layers or an offset limit, or has SCM's fusion dense
-    instead of depthwise; the same boxes and landmarks where it has other anchor sides, as many a cell. From SSH to SCM half the channels
-    of the first branch, those that the heads listen to most, are kept. A fusion that was dense and is to be depthwise starts as the identity.
+    The same function, up to rounding, where ``config`` only adds EDAM, WFPN, deformable layers or an offset limit, or has SCM's fusion
+    dense instead of depthwise; the same boxes and landmarks where it has other anchor sides, as many a cell. From SSH to SCM half the
+    channels of the first branch, those that the heads listen to most, are kept. A fusion that was dense and is to be depthwise starts as
+    the identity.
 
     Raises:
         UserError: the two read other inputs or code boxes differently, or ``source`` has parts that ``config`` lacks.
