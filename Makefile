@@ -110,18 +110,22 @@ data: .venv/.ready ## fetch WIDER FACE (about 4 GB) into WIDER
 
 # Each step goes on where it was stopped, and those that are done are passed over.
 TRAIN := $(OUT)/train
+SHIPPED := acwface_dcn acwface
 PHOTOGRAPHS = --data "$(WIDER)" $(if $(PEOPLE),--people "$(PEOPLE)")
 
 train-shipped: .venv/.ready ## train the weights that the project ships (hours on two cores)
 	@if [ -z "$(WIDER)" ] || [ -z "$(TEACHER)" ]; then echo "error: WIDER=ROOT and TEACHER=FILE (the public RetinaFace weights) are needed" >&2; exit 2; fi
 	[ -e "$(TRAIN)/pseudo.jsonl" ] || $(PY) -m train pseudo $(PHOTOGRAPHS) --teacher "$(TEACHER)" --out "$(TRAIN)/pseudo.jsonl"
-	teacher="$(TEACHER)"; \
-	for recipe in retinaface acwface_dcn acwface; do \
-	  run="$(TRAIN)/$$recipe"; \
-	  $(PY) -m train run --config train/recipes/$$recipe.toml $(PHOTOGRAPHS) --pseudo "$(TRAIN)/pseudo.jsonl" \
-	    --init "$$teacher" --teacher "$$teacher" --out "$$run" $$([ ! -e "$$run/state.pt" ] || echo --resume); \
-	  if [ $$recipe = retinaface ]; then teacher="$$run/best.safetensors"; \
-	  else echo "$$run/best.safetensors: copy it to model/weights/$$recipe.safetensors to ship it"; fi; \
+	train() { \
+	  run="$(TRAIN)/$$1"; resume=$$([ ! -e "$$run/state.pt" ] || echo --resume); \
+	  $(PY) -m train run --config train/recipes/$$1.toml $(PHOTOGRAPHS) --pseudo "$(TRAIN)/pseudo.jsonl" --init "$$2" --teacher "$$3" --out "$$run" $$resume; \
+	}; \
+	better="$(TRAIN)/retinaface/best.safetensors"; plain="$(TRAIN)/acwface_dcn-plain/best.safetensors"; \
+	train retinaface "$(TEACHER)" "$(TEACHER)"; \
+	train acwface_dcn-plain "$$better" "$$better"; \
+	for recipe in $(SHIPPED); do \
+	  train $$recipe "$$plain" "$$better"; \
+	  echo "$(TRAIN)/$$recipe/best.safetensors: copy it to model/weights/$$recipe.safetensors to ship it"; \
 	done
 
 bench-train: .venv/.ready ## step time of training: torchvision's deformable convolution against ours
