@@ -118,6 +118,8 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
             raise ValueError("exactly one of steps and minutes is needed")
+        if self.data.held_out == 1:
+            raise ValueError("data.held_out = 1 leaves no photograph to train on")
         if not self.data.batches:
             raise ValueError("data.batches is empty")
         if self.losses.mirrored_teacher and any(batch.size % 32 for batch in self.data.batches):

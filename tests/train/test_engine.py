@@ -251,6 +251,8 @@ def test_rates_follow_the_schedule() -> None:
         ('variant = "acwface"\nsteps = 1\n[data]\nbatches = []', "batches is empty"),
         ('variant = "acwface"\nsteps = 1\nspeed = 3\n[data]\nbatches = [{ size = 64, images = 1 }]', "speed"),
         ('variant = "acwface"\nsteps = 1\n[data]\nbatches = [{ size = 64, images = 0 }]', "images"),
+        ('variant = "acwface"\nsteps = 1\n[data]\nheld_out = 1\nbatches = [{ size = 64, images = 1 }]', "leaves no photograph"),
+        ('variant = "acwface"\nsteps = 1\nblend = [1.0]\n[data]\nbatches = [{ size = 64, images = 1 }]', "blend"),
         ("variant = ", "recipe.toml"),
     ],
 )
