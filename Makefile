@@ -120,12 +120,11 @@ train-shipped: .venv/.ready ## train the weights that the project ships (hours o
 	  run="$(TRAIN)/$$1"; resume=$$([ ! -e "$$run/state.pt" ] || echo --resume); \
 	  $(PY) -m train run --config train/recipes/$$1.toml $(PHOTOGRAPHS) --pseudo "$(TRAIN)/pseudo.jsonl" --init "$$2" --teacher "$$3" --out "$$run" $$resume; \
 	}; \
-	better="$(TRAIN)/retinaface/best.safetensors"; plain="$(TRAIN)/acwface_dcn-plain/best.safetensors"; \
+	better="$(TRAIN)/retinaface/best.safetensors"; \
 	train retinaface "$(TEACHER)" "$(TEACHER)"; \
-	train acwface_dcn-plain "$$better" "$$better"; \
 	for recipe in $(SHIPPED); do \
-	  train $$recipe "$$plain" "$$better"; \
-	  echo "$(TRAIN)/$$recipe/best.safetensors: copy it to model/weights/$$recipe.safetensors to ship it"; \
+	  train $$recipe "$$better" "$$better"; \
+	  echo "$(TRAIN)/$$recipe/last.safetensors: copy it to model/weights/$$recipe.safetensors to ship it"; \
 	done
 
 bench-train: .venv/.ready ## step time of training: torchvision's deformable convolution against ours
