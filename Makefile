@@ -110,7 +110,6 @@ data: .venv/.ready ## fetch WIDER FACE (about 4 GB) into WIDER
 
 # Each step goes on where it was stopped, and those that are done are passed over.
 TRAIN := $(OUT)/train
-SHIPPED := acwface_dcn acwface
 PHOTOGRAPHS = --data "$(WIDER)" $(if $(PEOPLE),--people "$(PEOPLE)")
 
 train-shipped: .venv/.ready ## train the weights that the project ships (hours on two cores)
@@ -118,14 +117,12 @@ train-shipped: .venv/.ready ## train the weights that the project ships (hours o
 	[ -e "$(TRAIN)/pseudo.jsonl" ] || $(PY) -m train pseudo $(PHOTOGRAPHS) --teacher "$(TEACHER)" --out "$(TRAIN)/pseudo.jsonl"
 	train() { \
 	  run="$(TRAIN)/$$1"; resume=$$([ ! -e "$$run/state.pt" ] || echo --resume); \
-	  $(PY) -m train run --config train/recipes/$$1.toml $(PHOTOGRAPHS) --pseudo "$(TRAIN)/pseudo.jsonl" --init "$$2" --teacher "$$3" --out "$$run" $$resume; \
+	  $(PY) -m train run --config train/recipes/$$1.toml $(PHOTOGRAPHS) --pseudo "$(TRAIN)/pseudo.jsonl" \
+	    --init "$(TEACHER)" --teacher "$(TEACHER)" --out "$$run" $$resume; \
 	}; \
-	better="$(TRAIN)/retinaface/best.safetensors"; \
-	train retinaface "$(TEACHER)" "$(TEACHER)"; \
-	for recipe in $(SHIPPED); do \
-	  train $$recipe "$$better" "$$better"; \
-	  echo "$(TRAIN)/$$recipe/last.safetensors: copy it to model/weights/$$recipe.safetensors to ship it"; \
-	done
+	ship() { echo "$(TRAIN)/$$1/$$2.safetensors: copy it to model/weights/$$1.safetensors to ship it"; }; \
+	train retinaface; ship retinaface best; \
+	for recipe in acwface_dcn acwface; do train $$recipe; ship $$recipe last; done
 
 bench-train: .venv/.ready ## step time of training: torchvision's deformable convolution against ours
 	$(PY) -m train bench
