@@ -28,9 +28,10 @@ from train.engine import Evaluate, Trainer
 from train.fetch import fetch_widerface
 from train.loader import Batches
 from train.offsets import measure_offsets, print_offsets, without_offsets
+from train.pseudo import make_pseudo_labels, read_pseudo_labels
 from train.recipe import Recipe, load_recipe
 from train.transfer import fit_context, transplant
-from train.widerface_data import load_labelled, load_unlabelled
+from train.widerface_data import hold_out, load_labelled, load_unlabelled
 
 
 def main() -> None:
@@ -57,6 +58,15 @@ def main() -> None:
     run.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the step (default: %(default)s)")
     run.add_argument("--workers", type=int, default=1, help="processes that prepare batches (default: %(default)s)")
     run.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+
+    run.add_argument("--pseudo", type=Path, help="pseudo-labels, see the command of that name")
+
+    pseudo = commands.add_parser("pseudo", help="labels from a slow teacher: several scales and the mirror, merged; once for all runs")
+    pseudo.add_argument("--data", type=Path, required=True, help="a WIDER FACE root; its training photographs get landmarks")
+    pseudo.add_argument("--people", type=Path, help="a folder of photographs without labels; they get faces")
+    pseudo.add_argument("--teacher", type=Path, required=True, help="a checkpoint")
+    pseudo.add_argument("--out", type=Path, required=True, help="the file to write; what was broken off goes on")
+    pseudo.add_argument("--threads", type=int, default=torch.get_num_threads(), help="(default: %(default)s)")
 
     speed = commands.add_parser("bench", help="step time, torchvision's deformable convolution against the training forms")
     speed.add_argument("--variant", choices=list(VARIANTS), default="acwface_dcn", help="(default: %(default)s)")
@@ -85,6 +95,9 @@ def main() -> None:
             raise UserError("--images and --repeats must be at least 1, --size at least 32")
         rows = bench(args.variant, args.images, args.size, args.repeats, args.device)
         print_bench(rows, bench_loader(args.variant, args.images, args.size, args.repeats))
+    elif args.command == "pseudo":
+        photographs = [*load_labelled(args.data, 1, False), *(load_unlabelled(args.people, 1, False) if args.people else [])]
+        make_pseudo_labels(args.teacher, photographs, args.out)
     elif args.command == "offsets":
         _offsets(args)
     else:
@@ -92,14 +105,21 @@ def main() -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
+    if args.workers < 0:
+        raise UserError(f"--workers {args.workers}: 0 (none) or more are needed")
     recipe = load_recipe(args.config)
     device = _join_processes(args.device)
     if (args.out / "state.pt").exists() and not args.resume:
         raise UserError(f"{args.out} holds an unfinished run; pass --resume to go on with it or another --out")
-    teacher = None if args.teacher is None else load_checkpoint(args.teacher).detector
-    evaluate = None if args.no_eval else make_evaluate(load_validation(args.data, args.list))
-    labelled = load_labelled(args.data, recipe.data.longest_side, recipe.data.in_memory)
-    unlabelled = load_unlabelled(args.people, recipe.data.longest_side, recipe.data.in_memory) if args.people and teacher else []
+    teacher = None if args.teacher is None else _load(args.teacher, recipe).detector
+    held_out = recipe.data.held_out
+    judged_by = None if args.no_eval else hold_out(args.data, held_out) if held_out else load_validation(args.data, args.list)
+    evaluate = None if judged_by is None else make_evaluate(judged_by)
+    improve = None if args.pseudo is None else read_pseudo_labels(args.pseudo)
+    labelled = load_labelled(args.data, recipe.data.longest_side, recipe.data.in_memory, held_out, improve)
+    unlabelled = []
+    if args.people and (teacher or improve):
+        unlabelled = load_unlabelled(args.people, recipe.data.longest_side, recipe.data.in_memory, improve)
     batches = Batches(recipe, labelled, unlabelled)
     torch.manual_seed(recipe.seed)
     detector, source = _start(recipe, args.init, batches)
@@ -121,10 +141,17 @@ def _join_processes(device: str) -> str:
     return device
 
 
+def _load(path: Path, recipe: Recipe) -> Checkpoint:
+    """A checkpoint that answers for the recipe's anchors, whatever its own were."""
+    checkpoint = load_checkpoint(path)
+    config = msgspec.structs.replace(checkpoint.detector.config, min_sizes=recipe.config.min_sizes)
+    return Checkpoint(transplant(checkpoint.detector, config), checkpoint.source)
+
+
 def _start(recipe: Recipe, init: Path | None, batches: Batches) -> tuple[Detector, str]:
     if init is None:
         return Detector(recipe.config), f"random initialisation, seed {recipe.seed}"
-    checkpoint = load_checkpoint(init)
+    checkpoint = _load(init, recipe)
     detector = transplant(checkpoint.detector, recipe.config)
     if checkpoint.detector.config.context != recipe.config.context:
         # Batches below step 0 are of the training kind, but none that training will see.
@@ -135,6 +162,8 @@ def _start(recipe: Recipe, init: Path | None, batches: Batches) -> tuple[Detecto
 
 
 def _offsets(args: argparse.Namespace) -> None:
+    if args.limit is not None and args.limit < 1:
+        raise UserError(f"--limit {args.limit}: at least 1 is needed")
     checkpoint = load_checkpoint(args.checkpoint)
     validation = load_validation(args.data, args.list, args.limit)
     spec = InputSpec(mean=checkpoint.detector.config.mean, colour_order=checkpoint.detector.config.colour_order)

@@ -30,6 +30,8 @@ class Crop:
     """``(F, 4)`` float32 xyxy in the crop's pixels; may reach beyond it, their centres do not."""
     landmarks: Tensor
     """``(F, 5, 2)`` float32, NaN where unknown."""
+    doubtful: Tensor
+    """``(F,)`` bool, see :class:`train.widerface_data.Faces`."""
     labelled: bool
 
 
@@ -71,7 +73,8 @@ class Augment:
         boxes, landmarks = boxes.as_subclass(Tensor), points.as_subclass(Tensor).view(-1, 5, 2)
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
         inside = ((centres >= 0) & (centres < self.size)).all(dim=1)
-        return Crop(image.as_subclass(Tensor), boxes[inside], landmarks[inside], sample.faces is not None)
+        doubtful = torch.from_numpy(faces.doubtful)[inside]
+        return Crop(image.as_subclass(Tensor), boxes[inside], landmarks[inside], doubtful, sample.faces is not None)
 
     def _square(self, height: int, width: int, boxes: np.ndarray) -> tuple[int, int, int]:
         """Left, top and side of the crop in the photograph's pixels; holds the centre of some face if there is one."""

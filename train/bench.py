@@ -56,7 +56,7 @@ def bench_loader(variant: str, images: int, size: int, repeats: int) -> float:
     """Median seconds in which one worker prepares a batch, from photographs in memory with 20 faces each."""
     random = np.random.default_rng(0)
     corners = random.uniform(0, 600, (20, 2)).astype(np.float32)
-    faces = Faces(np.concatenate([corners, corners + 60], axis=1), np.full((20, 5, 2), np.nan, np.float32))
+    faces = Faces(np.concatenate([corners, corners + 60], axis=1), np.full((20, 5, 2), np.nan, np.float32), np.zeros(20, bool))
     samples = [Sample(str(index), random.integers(0, 256, (768, 1024, 3), dtype=np.uint8), faces) for index in range(16)]
     batches = Batches(Recipe(variant, Data((Batch(size, images),)), steps=1), samples, [])
     times = []
@@ -77,7 +77,7 @@ def _step(detector: Detector, teacher: Detector, pixels: Tensor, optimizer: torc
     image = normalise(pixels, detector.config).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         answers = teacher(image)
-    terms = distillation_loss(detector(image), answers, torch.ones(len(image), device=image.device))
+    terms = distillation_loss(detector(image), answers, torch.ones(answers.class_logits.shape[:2], device=image.device))
     optimizer.zero_grad()
     sum(terms.values()).backward()
     optimizer.step()

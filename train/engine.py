@@ -98,6 +98,7 @@ class Trainer:
         self.detector.use_training_forms(operator)
         if self.teacher is not None:
             self.teacher.use_training_forms(operator)
+        self.start = {name: tensor.detach().cpu().clone() for name, tensor in self.detector.state_dict().items()}
         self.optimizer = make_optimizer(recipe.optimizer, self.detector)
         self.averaged = AveragedModel(self.detector, multi_avg_fn=get_ema_multi_avg_fn(recipe.average), use_buffers=True)
         self.progress = Progress()
@@ -131,6 +132,8 @@ class Trainer:
 
     def run(self) -> Progress:
         """Train to the end of the recipe; Ctrl-C and SIGTERM save the state first."""
+        if self._agreed_share() >= 1:  # resumed after its end
+            return self.progress
         self.folder.mkdir(parents=True, exist_ok=True)
         _stop_on_signals()
         log = _Log(self.folder / LOG if self.rank == 0 else None, self.progress.step)
@@ -169,7 +172,8 @@ class Trainer:
             raise
         finally:
             bar.close()
-        self._judge(log)
+        for share in (1.0, *recipe.blend):
+            self._judge(log, share)
         self.save()
         return progress
 
@@ -187,14 +191,15 @@ class Trainer:
         total = torch.zeros((), device=self.device)
         if self.teacher is not None and losses.distillation:
             answers = self._ask_teacher(images)
-            trust = torch.where(batch.labelled.to(self.device), losses.distillation_labelled, 1.0)
+            trust = self._trust(answers, batch)
             for name, value in distillation_loss(outputs, answers, trust).items():
                 terms[f"distil_{name}"] = value
                 total = total + losses.distillation * weights[name] * value
         if batch.targets and losses.detection and share >= losses.detection_from:
             labelled = RawOutputs(*(value[batch.labelled.to(self.device)] for value in outputs))
             targets = [target.to(self.device) for target in batch.targets]
-            for name, value in detection_loss(labelled, targets).items():
+            anchors = batch.anchors.to(self.device) if losses.overlap else None
+            for name, value in detection_loss(labelled, targets, anchors, self.detector.config.variances).items():
                 terms[f"detect_{name}"] = value
                 total = total + losses.detection * weights[name] * value
         self.optimizer.zero_grad()
@@ -206,6 +211,16 @@ class Trainer:
         self.optimizer.step()
         self.averaged.update_parameters(self.detector)
         return {name: value.item() for name, value in terms.items()} | {"norm": norm.item()}
+
+    def _trust(self, answers: RawOutputs, batch: TrainingBatch) -> Tensor:
+        """``(N, A)``: how far the teacher's word goes at each anchor."""
+        trust = torch.ones(answers.class_logits.shape[:2], device=self.device)
+        losses = self.recipe.losses
+        if batch.targets and losses.detection:
+            labels = torch.stack([target.labels for target in batch.targets]).to(self.device)
+            by_label = torch.tensor([1.0, losses.distillation_labelled, 0.0], device=self.device)  # not taught, background, face
+            trust[batch.labelled.to(self.device)] = by_label[labels + 1]
+        return trust
 
     @torch.no_grad()
     def _ask_teacher(self, images: Tensor) -> RawOutputs:
@@ -235,36 +250,44 @@ class Trainer:
         except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError; the earlier state is still there
             print(f"warning: step {self.progress.step} could not be saved in {self.folder} ({error}); training goes on", file=sys.stderr)
 
-    def result(self) -> Checkpoint:
-        """The averaged weights, in ordinary form."""
+    def result(self, share: float = 1.0) -> Checkpoint:
+        """The averaged weights, in ordinary form; or those so far on the way to them from where training started."""
         detector = Detector(self.detector.config).eval()
         detector.load_state_dict(self.averaged.module.state_dict())  # onto the CPU, contiguous
-        return Checkpoint(detector, f"{self.source}; trained for {self.progress.step} steps")
+        words = f"{self.source}; trained for {self.progress.step} steps"
+        if share == 1:
+            return Checkpoint(detector, words)
+        with torch.no_grad():
+            for name, tensor in detector.state_dict().items():
+                if tensor.is_floating_point():
+                    tensor.lerp_(self.start[name], 1 - share)
+        return Checkpoint(detector, f"{words}, {share:.0%} of the way")
 
     def _precision(self) -> torch.autocast:
         """bfloat16 where it pays: its range needs no loss scaling."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
 
-    def _export(self, name: str) -> None:
-        checkpoint = self.result()
+    def _export(self, name: str, share: float = 1.0) -> None:
+        checkpoint = self.result(share)
         save_checkpoint(checkpoint.detector, self.folder / name, checkpoint.source)
 
-    def _judge(self, log: _Log) -> None:
+    def _judge(self, log: _Log, share: float = 1.0) -> None:
         """Evaluate the averaged weights and keep them if they are the best so far; the others wait for the first process."""
         if self.rank == 0:
-            self._judge_here(log)
+            self._judge_here(log, share)
         if self.world > 1:
             torch.distributed.barrier()
 
-    def _judge_here(self, log: _Log) -> None:
+    def _judge_here(self, log: _Log, share: float) -> None:
         if self.evaluate is None:
-            self._export(BEST)
+            if share == 1:
+                self._export(BEST)
             return
-        precision = self.evaluate(self.result())
+        precision = self.evaluate(self.result(share))
         log.judged(self.progress, precision)
         if (mean := sum(precision.values()) / len(precision)) > self.progress.best:
             self.progress.best = mean
-            self._export(BEST)
+            self._export(BEST, share)
 
     def _share(self) -> float:
         """How much of the run is over, 0 to 1."""

@@ -28,6 +28,8 @@ class TrainingBatch:
     labelled: Tensor
     """``(N,)`` bool: which images have targets; their order is that of :attr:`targets`."""
     targets: list[Targets]
+    anchors: Tensor
+    """``(A, 4)`` of an image, see :func:`model.anchors.make_anchors`."""
 
 
 class Batches(Dataset):
@@ -50,10 +52,17 @@ class Batches(Dataset):
         size = recipe.data.batches[kind].size
         config = recipe.config
         anchors = torch.tensor(make_anchors(size, size, config.strides, config.min_sizes))
-        targets = [
-            match(crop.boxes, crop.landmarks, anchors, config.variances, recipe.losses.smallest_face) for crop in crops if crop.labelled
-        ]
-        return TrainingBatch(torch.stack([crop.pixels for crop in crops]), torch.tensor([crop.labelled for crop in crops]), targets)
+        levels = None
+        if recipe.losses.assignment == "atss":
+            levels = [(-(-size // stride)) ** 2 for stride in config.strides]
+        targets = []
+        for crop in crops:
+            if crop.labelled:
+                small = (crop.boxes[:, 2:] - crop.boxes[:, :2]).amin(dim=1) < recipe.losses.smallest_face
+                targets.append(match(crop.boxes, crop.landmarks, anchors, config.variances, crop.doubtful | small, levels))
+        return TrainingBatch(
+            torch.stack([crop.pixels for crop in crops]), torch.tensor([crop.labelled for crop in crops]), targets, anchors
+        )
 
     def _draw(self) -> Sample:
         """A photograph; one that cannot be read is counted, and another drawn instead."""

@@ -16,6 +16,9 @@ Count = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
+Sides = tuple[tuple[Count, ...], tuple[Count, ...], tuple[Count, ...]]
+
+
 class Batch(Struct, frozen=True, forbid_unknown_fields=True):
     """One kind of batch; each step draws one kind."""
 
@@ -40,6 +43,8 @@ class Data(Struct, frozen=True, forbid_unknown_fields=True):
     """See :class:`train.augment.Augment`."""
     people: Share = 0.5
     """Share of unlabelled photographs among the crops, where there are any."""
+    held_out: Annotated[int, Meta(ge=0)] = 0
+    """Every so many-th labelled photograph is not trained on but judged by; 0 trains on all and judges by the validation set."""
 
 
 class Optimizer(Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,13 +72,17 @@ class Losses(Struct, frozen=True, forbid_unknown_fields=True):
     distillation: Annotated[float, Meta(ge=0)] = 1.0
     """Of all terms that compare with the teacher."""
     distillation_labelled: Share = 1.0
-    """Factor of the teacher's word on what is a face where labels say so, too."""
+    """Factor of the teacher's word on what is background where labels say so, too. On what is a face, labels have the last word."""
     mirrored_teacher: bool = False
     """The teacher also looks at the mirror image and answers with the mean: a little better than itself, at twice its cost."""
     detection: Annotated[float, Meta(ge=0)] = 1.0
     """Of all terms that compare with labels."""
     detection_from: Share = 0.0
     """Share of the run after which labels count."""
+    assignment: Literal["iou", "atss"] = "iou"
+    """Which anchors are to find a face: see :func:`train.loss.match`."""
+    overlap: bool = False
+    """Labels are about overlap: boxes learn by DIoU, scores learn whether the box will be good. See :func:`train.loss.overlap_loss`."""
     box: Positive = 2.0
     landmark: Positive = 1.0
     smallest_face: Annotated[float, Meta(ge=0)] = 8.0
@@ -85,6 +94,11 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     data: Data
     offset_limit: Positive | None = None
     """Of the deformable layers, pixels."""
+    plain: bool = False
+    """Leave out attention and deformable layers. A step takes a third of the time, and a run that goes on with them starts from the same
+    function, see :func:`train.transfer.transplant`."""
+    min_sizes: Sides | None = None
+    """Anchor sides of each level, pixels, where they are not to be the variant's own."""
     seed: int = 0
     steps: Count | None = None
     minutes: Positive | None = None
@@ -95,12 +109,17 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     losses: Losses = Losses()
     average: Annotated[float, Meta(ge=0, lt=1)] = 0.998
     """Decay per step of the averaged weights, which are what is judged and kept."""
+    blend: tuple[Annotated[float, Meta(gt=0, lt=1)], ...] = ()
+    """At the end, weights so far on the way from the first to the last are judged, too (WiSE-FT, Wortsman et al. 2022, section 3): they
+    have forgotten less of what a few photographs do not show."""
     checkpoint_minutes: Positive = 5.0
     evaluate_minutes: Positive = 20.0
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
             raise ValueError("exactly one of steps and minutes is needed")
+        if self.data.held_out == 1:
+            raise ValueError("data.held_out = 1 leaves no photograph to train on")
         if not self.data.batches:
             raise ValueError("data.batches is empty")
         if self.losses.mirrored_teacher and any(batch.size % 32 for batch in self.data.batches):
@@ -108,7 +127,10 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def config(self) -> ModelConfig:
-        return msgspec.structs.replace(variant_config(self.variant), offset_limit=self.offset_limit)
+        config = variant_config(self.variant)
+        if self.plain:
+            config = msgspec.structs.replace(config, attention="none", deform=())
+        return msgspec.structs.replace(config, offset_limit=self.offset_limit, min_sizes=self.min_sizes or config.min_sizes)
 
 
 def load_recipe(path: Path) -> Recipe:

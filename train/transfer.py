@@ -33,15 +33,16 @@ _RIDGE = 1e-3
 def transplant(source: Detector, config: ModelConfig) -> Detector:
     """A network of ``config`` that starts from what ``source`` computes.
 
-    The same function, up to rounding, where ``config`` only adds EDAM, WFPN, deformable layers or an offset limit. From SSH to SCM half
-    the channels of the first branch, those that the heads listen to most, are kept. From SCM with one fusion to SCM with the other,
-    the fusion starts as the identity.
+    The same function, up to rounding, where ``config`` only adds EDAM, WFPN, deformable layers or an offset limit, or has SCM's fusion
+    dense instead of depthwise; the same boxes and landmarks where it has other anchor sides, as many a cell. From SSH to SCM half the
+    channels of the first branch, those that the heads listen to most, are kept. A fusion that was dense and is to be depthwise starts as
+    the identity.
 
     Raises:
         UserError: the two read other inputs or code boxes differently, or ``source`` has parts that ``config`` lacks.
     """
     old = source.config
-    for field in ("backbone", "channels", "strides", "min_sizes", "variances", "mean", "colour_order"):
+    for field in ("backbone", "channels", "strides", "anchors_per_cell", "variances", "mean", "colour_order"):
         if getattr(old, field) != getattr(config, field):
             raise UserError(
                 f"cannot start {config.variant} from {old.variant}: {field} is {getattr(old, field)}, not {getattr(config, field)}"
@@ -70,10 +71,14 @@ def transplant(source: Detector, config: ModelConfig) -> Detector:
             for level, (ssh, scm) in enumerate(zip(source.context, target.context, strict=True)):
                 _ssh_to_scm(ssh, scm, target, level, _importance(source, level))
         elif old.context_fusion != config.context_fusion:
-            for scm in target.context:
-                _identity_fusion(scm)
+            for mine, theirs in zip(target.context, source.context, strict=True):
+                if config.context_fusion == "dense":
+                    _densify(theirs.fusion[0].weight, mine.fusion[0].weight)
+                else:
+                    _identity_fusion(mine)
         if old.attention == "none" and config.attention == "edam":
             _undo_gain(target)
+        _change_anchors(target, old.min_sizes)
     return target.eval()
 
 
@@ -98,6 +103,13 @@ def _identity_fusion(scm: SCM) -> None:
     for channel in range(conv.out_channels):
         conv.weight[channel, 0 if conv.groups > 1 else channel, 1, 1] = 1
     _identity_norm(norm)
+
+
+def _densify(depthwise: Tensor, dense: Tensor) -> None:
+    """The same convolution, ``(C, 1, 3, 3)`` written into ``(C, C, 3, 3)``."""
+    dense.zero_()
+    channels = torch.arange(len(dense))
+    dense[channels, channels] = depthwise[:, 0]
 
 
 def _identity_norm(norm: nn.BatchNorm2d) -> None:
@@ -152,6 +164,19 @@ def _undo_gain(target: Detector) -> None:
     for heads in (target.class_heads, target.box_heads, target.landmark_heads):
         for head in heads:
             head.weight.div_(EDAM_GAIN)
+
+
+def _change_anchors(target: Detector, old_sides: Sequence[Sequence[int]]) -> None:
+    """Code for the target's own anchors what was coded for those of ``old_sides``: places go by the side, sizes by its logarithm."""
+    for level, sides in enumerate(zip(old_sides, target.config.min_sizes, strict=True)):
+        ratio = torch.tensor(sides[0]) / torch.tensor(sides[1])
+        centre = torch.stack([ratio, ratio, torch.ones_like(ratio), torch.ones_like(ratio)], dim=1).flatten()
+        point = ratio.repeat_interleave(10)
+        for head, factor in ((target.box_heads[level], centre), (target.landmark_heads[level], point)):
+            head.weight.mul_(factor.view(-1, 1, 1, 1))
+            head.bias.mul_(factor)
+        growth = ratio.log() / target.config.variances[1]
+        target.box_heads[level].bias.unflatten(0, (-1, 4))[:, 2:].add_(growth[:, None])
 
 
 @torch.no_grad()

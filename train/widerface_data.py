@@ -7,7 +7,7 @@ processor has the step to do and not JPEGs. Sets that are too large for that are
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +18,12 @@ from tqdm import tqdm
 
 from model.errors import UserError
 from model.preprocess import load_image
+from runtime_bench.widerface import SUBSETS, GroundTruth, WiderFace
 
 RETINAFACE_LABELS = "label.txt"
 OFFICIAL_LABELS = "wider_face_train_bbx_gt.txt"
+HELD_OUT_HEIGHTS = (50, 30, 10)
+"""Least height of a face in each of the subsets that :func:`hold_out` judges by, pixels."""
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
@@ -32,15 +35,17 @@ class Faces:
     """``(F, 4)`` float32: left, top, right, bottom in pixels."""
     landmarks: np.ndarray
     """``(F, 5, 2)`` float32: x, y of :data:`model.postprocess.LANDMARK_NAMES`; NaN where unknown."""
+    doubtful: np.ndarray
+    """``(F,)`` bool: perhaps a face, so neither to be found nor taught as background."""
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     def scaled(self, ratio: float) -> Faces:
-        return Faces(self.boxes * np.float32(ratio), self.landmarks * np.float32(ratio))
+        return Faces(self.boxes * np.float32(ratio), self.landmarks * np.float32(ratio), self.doubtful)
 
 
-NO_FACES = Faces(np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32))
+NO_FACES = Faces(np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, bool))
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,8 @@ class StreamedSample:
 
 Entry = tuple[Path, str, Faces | None]
 """Where a photograph is, its name, its faces."""
+Improve = Callable[[str, Faces | None], Faces | None]
+"""From a photograph's name and faces to better faces, in pixels of the file; see :func:`train.pseudo.read_pseudo_labels`."""
 
 
 def read_labels(root: Path) -> tuple[Path, dict[str, Faces]]:
@@ -174,21 +181,40 @@ def _faces(rows: Sequence[Sequence[float]]) -> Faces:
             points = np.asarray(row[4:19], np.float32).reshape(5, 3)[:, :2]
             if (points >= 0).all():  # -1 is the layout's word for unknown
                 landmarks[index] = points
-    return Faces(boxes, landmarks)
+    return Faces(boxes, landmarks, np.zeros(len(rows), bool))
 
 
 def _clip(faces: Faces, width: int, height: int) -> Faces:
     """Boxes cut at the photograph's border; those that have no area left are dropped."""
     boxes = faces.boxes.clip(0, [width, height, width, height]).astype(np.float32)
     kept = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(axis=1)
-    return Faces(boxes[kept], faces.landmarks[kept])
+    return Faces(boxes[kept], faces.landmarks[kept], faces.doubtful[kept])
 
 
-def load_labelled(root: Path, longest_side: int, in_memory: bool = True) -> list[Sample] | list[StreamedSample]:
-    """All training photographs of a WIDER FACE root.
+def hold_out(root: Path, every: int) -> WiderFace:
+    """Every so many-th training photograph (by name) as a set to judge by, so that the validation set has no say in what is shipped.
+
+    Its subsets go by the height of faces alone, where WIDER FACE's own go by how hard they are to propose: easy from 50 pixels, medium from
+    30, hard from 10. Figures are not comparable with those of the validation set.
+    """
+    images, labels = read_labels(root)
+    truth = {}
+    for name in sorted(labels)[::every]:
+        boxes = labels[name].boxes
+        height = boxes[:, 3] - boxes[:, 1]
+        truth[name] = GroundTruth(boxes, {subset: height >= least for subset, least in zip(SUBSETS, HELD_OUT_HEIGHTS, strict=True)})
+    return WiderFace(images, truth, f"WIDER FACE train (every {every}th)")
+
+
+def load_labelled(
+    root: Path, longest_side: int, in_memory: bool = True, held_out: int = 0, improve: Improve | None = None
+) -> list[Sample] | list[StreamedSample]:
+    """The training photographs of a WIDER FACE root.
 
     Args:
         root: the folder.
+        held_out: leave out those of :func:`hold_out`; 0 for none.
+        improve: what to make of the labels.
         longest_side: larger photographs are scaled down to it, pixels.
         in_memory: decode them now; otherwise when they are drawn, and only missing files are noticed now.
 
@@ -196,20 +222,27 @@ def load_labelled(root: Path, longest_side: int, in_memory: bool = True) -> list
         UserError: as :func:`read_labels`, or not one photograph could be read.
     """
     images, labels = read_labels(root)
-    return _load([(images / name, name, faces) for name, faces in sorted(labels.items())], longest_side, str(images), in_memory)
+    names = [name for index, name in enumerate(sorted(labels)) if not held_out or index % held_out]
+    return _load([(images / name, name, labels[name]) for name in names], longest_side, str(images), in_memory, improve)
 
 
-def load_unlabelled(folder: Path, longest_side: int, in_memory: bool = True) -> list[Sample] | list[StreamedSample]:
+def load_unlabelled(
+    folder: Path, longest_side: int, in_memory: bool = True, improve: Improve | None = None
+) -> list[Sample] | list[StreamedSample]:
     """All photographs under a folder; arguments as :func:`load_labelled`."""
     if not folder.is_dir():
         raise UserError(f"no such folder of photographs: {folder}")
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
     if not files:
         raise UserError(f"{folder} holds no photograph ({', '.join(sorted(_SUFFIXES))})")
-    return _load([(path, str(path.relative_to(folder)), None) for path in files], longest_side, str(folder), in_memory)
+    return _load([(path, str(path.relative_to(folder)), None) for path in files], longest_side, str(folder), in_memory, improve)
 
 
-def _load(entries: list[Entry], longest_side: int, what: str, in_memory: bool) -> list[Sample] | list[StreamedSample]:
+def _load(
+    entries: list[Entry], longest_side: int, what: str, in_memory: bool, improve: Improve | None
+) -> list[Sample] | list[StreamedSample]:
+    if improve is not None:
+        entries = [(path, name, improve(name, faces)) for path, name, faces in entries]
     streamed = [StreamedSample(*entry, longest_side) for entry in entries]
     with ThreadPoolExecutor(2) as threads:  # Pillow decodes without the GIL
         read = threads.map(_try_to_read if in_memory else _find, streamed)

@@ -11,10 +11,12 @@ from PIL import Image
 
 from model.config import VARIANTS
 from model.errors import UserError
+from model.preprocess import load_image
+from runtime_bench.samples import PORTRAIT
 from train.augment import Augment, normalise
 from train.loader import Batches
 from train.recipe import Batch, Data, Recipe
-from train.widerface_data import Faces, Sample, load_labelled, load_unlabelled, read_labels
+from train.widerface_data import NO_FACES, Faces, Sample, hold_out, load_labelled, load_unlabelled, read_labels
 
 LANDMARKS = "30 40 0.0 50 40 0.0 40 50 0.0 32 60 0.0 48 60 0.0"
 UNKNOWN = " ".join(["-1.0"] * 15)
@@ -122,6 +124,37 @@ def test_streaming_draws_another_where_one_cannot_be_read(root: Path, capsys: py
         Batches(recipe, samples[1:], [])[0]
 
 
+def test_held_out_photographs_are_not_trained_on(root: Path) -> None:
+    """Every second one; faces by their height alone."""
+    for name in ("c.jpg", "d.jpg"):
+        Image.new("RGB", (100, 80), "white").save(root / "train/images/0--Parade" / name)
+    rows = "0 0 9 50\n0 0 50 49\n0 0 9 30\n0 0 9 29\n0 0 9 9\n"
+    _label(root, f"# 0--Parade/d.jpg\n# 0--Parade/a.jpg\n{rows}# 0--Parade/b.jpg\n# 0--Parade/c.jpg\n")
+    judged = hold_out(root, 2)
+    trained = load_labelled(root, 50, held_out=2)
+    assert list(judged.faces) == ["0--Parade/a.jpg", "0--Parade/c.jpg"]
+    assert [sample.name for sample in trained] == ["0--Parade/b.jpg", "0--Parade/d.jpg"]
+    assert len(load_labelled(root, 50)) == 4
+    faces = judged.faces["0--Parade/a.jpg"]
+    np.testing.assert_array_equal(faces.boxes[0], [0, 0, 9, 50])  # in pixels of the file, not of the scaled photograph
+    assert {subset: inside.tolist() for subset, inside in faces.subsets.items()} == {
+        "easy": [True, False, False, False, False],
+        "medium": [True, True, True, False, False],
+        "hard": [True, True, True, True, False],
+    }
+    assert (judged.images / "0--Parade/a.jpg").is_file()
+
+
+def test_labels_are_improved_before_they_are_scaled(root: Path) -> None:
+    _label(root, "# 0--Parade/a.jpg\n20 30 40 45\n# 0--Parade/b.jpg\n")
+    one = Faces(np.asarray([[10, 20, 40, 60]], np.float32), np.zeros((1, 5, 2), np.float32), np.ones(1, bool))
+    samples = load_labelled(root, 50, improve=lambda name, faces: NO_FACES if name.endswith("a.jpg") else one)
+    assert len(samples[0].faces) == 0
+    np.testing.assert_allclose(samples[1].faces.boxes, [[5, 10, 20, 30]])
+    assert samples[1].faces.doubtful.all()
+    assert load_unlabelled(root, 50, improve=lambda name, faces: NO_FACES)[0].faces is not None
+
+
 def test_nothing_readable(root: Path, tmp_path: Path) -> None:
     _label(root, "# 0--Parade/none.jpg\n")
     with pytest.raises(UserError, match="not one of the 1"):
@@ -135,7 +168,9 @@ def test_nothing_readable(root: Path, tmp_path: Path) -> None:
 
 # Augmentation: a photograph in which every pixel says where it is, red its column, green its row.
 FACES = Faces(
-    np.asarray([[100, 80, 180, 190]], np.float32), np.asarray([[[120, 110], [160, 115], [140, 140], [125, 170], [155, 172]]], np.float32)
+    np.asarray([[100, 80, 180, 190]], np.float32),
+    np.asarray([[[120, 110], [160, 115], [140, 140], [125, 170], [155, 172]]], np.float32),
+    np.zeros(1, bool),
 )
 
 
@@ -167,6 +202,39 @@ def test_boxes_and_landmarks_follow_the_pixels(seed: int) -> None:
     assert checked
 
 
+INKS = np.asarray([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [0, 255, 255]])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_drawn_face_is_found_where_the_labels_say(seed: int) -> None:
+    """A magenta box and five dots of other colours on a grey photograph; after augmentation each is looked for by its colour."""
+    image = np.repeat(load_image(PORTRAIT)[:, :400].mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
+    left, top, right, bottom = 120, 60, 260, 230
+    image[top:bottom, left:right] = (255, 0, 255)
+    points = np.asarray([[160, 110], [220, 115], [190, 150], [165, 190], [215, 192]], np.float32)
+    for (x, y), ink in zip(points.astype(int), INKS, strict=True):
+        image[y - 7 : y + 7, x - 7 : x + 7] = ink
+    faces = Faces(np.asarray([[left, top, right, bottom]], np.float32), points[None], np.zeros(1, bool))
+    torch.manual_seed(seed)
+    crop = Augment(VARIANTS["retinaface"], 256, (0.7, 1.0), whole=0.5, colour=0.0)(Sample("drawn", image, faces))
+    pixels = crop.pixels.permute(1, 2, 0).numpy().astype(int)
+
+    def find(ink: np.ndarray) -> np.ndarray:
+        """Columns and rows, ``(2, P)``, of the pixels of this colour."""
+        return np.stack(np.nonzero((np.abs(pixels - ink) < 60).all(axis=2))[::-1])
+
+    sides = [np.concatenate([find(INKS[eye])[0], find(INKS[mouth])[0]]) for eye, mouth in ((0, 3), (1, 4))]
+    mirrored = sides[0].mean() > sides[1].mean()
+    box = crop.boxes[0].numpy()
+    drawn = np.concatenate([find(ink) for ink in (*INKS, np.asarray([255, 0, 255]))], axis=1)
+    inner = np.clip(box, 0, 256)
+    np.testing.assert_allclose([*drawn.min(axis=1), *(drawn.max(axis=1) + 1)], inner, atol=2)
+    for index, point in enumerate(crop.landmarks[0].numpy()):
+        place = find(INKS[(1, 0, 2, 4, 3)[index] if mirrored else index])
+        if place.size and (place.min() > 0) and (place.max() < 255):  # whole
+            np.testing.assert_allclose(place.mean(axis=1) + 0.5, point, atol=1.5)
+
+
 def _inside(point: torch.Tensor) -> bool:
     return bool(((point > 4) & (point < 124)).all())
 
@@ -191,7 +259,7 @@ def test_crops_hold_faces_small_and_large() -> None:
     portrait = Sample(
         "portrait",
         np.zeros((500, 400, 3), np.uint8),
-        Faces(np.asarray([[50, 50, 350, 450]], np.float32), np.full((1, 5, 2), np.nan, np.float32)),
+        Faces(np.asarray([[50, 50, 350, 450]], np.float32), np.full((1, 5, 2), np.nan, np.float32), np.zeros(1, bool)),
     )
     heights = [float(box[3] - box[1]) for _ in range(60) for box in augment(portrait).boxes]
     assert min(heights) < 220
@@ -201,7 +269,7 @@ def test_crops_hold_faces_small_and_large() -> None:
 def test_a_photograph_without_faces_or_labels() -> None:
     torch.manual_seed(0)
     augment = Augment(VARIANTS["retinaface"], 64, (0.5, 2.0), whole=0.3, colour=1.0)
-    for faces in (None, Faces(np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32))):
+    for faces in (None, NO_FACES):
         for shape in ((3, 3), (1, 90), (300, 20)):
             crop = augment(Sample("x", np.zeros((*shape, 3), np.uint8), faces))
             assert crop.pixels.shape == (3, 64, 64)

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 def _samples() -> list[Sample]:
     random = np.random.default_rng(0)
-    faces = Faces(np.asarray([[20, 20, 60, 60], [70, 30, 90, 55]], np.float32), np.full((2, 5, 2), np.nan, np.float32))
+    faces = Faces(np.asarray([[20, 20, 60, 60], [70, 30, 90, 55]], np.float32), np.full((2, 5, 2), np.nan, np.float32), np.zeros(2, bool))
     return [Sample(str(index), random.integers(0, 256, (96, 112, 3), dtype=np.uint8), faces if index % 2 else None) for index in range(6)]
 
 
@@ -99,6 +99,23 @@ def test_training_lowers_the_loss(tmp_path: Path) -> None:
     trainer.run()
     losses = [float(row[1]) + float(row[2]) for row in _losses(tmp_path)]
     assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
+
+
+def test_labels_have_the_last_word_on_faces(tmp_path: Path) -> None:
+    """The teacher is heard where nobody has labelled, and at anchors that labels leave open; at half weight on background, not on faces."""
+    trainer = _trainer(tmp_path, replace(RECIPE, losses=Losses(distillation_labelled=0.5, smallest_face=35.0)))
+    batch = next(
+        batch
+        for batch in map(trainer.batches.__getitem__, range(200))
+        if batch.labelled.tolist() == [False, True] and set(batch.targets[0].labels.tolist()) == {-1, 0, 1}
+    )
+    answers = trainer.teacher(torch.zeros(batch.pixels.shape))
+    trust = trainer._trust(answers, batch)
+    assert (trust[0] == 1).all()
+    expected = {-1: 1.0, 0: 0.5, 1: 0.0}
+    assert trust[1].tolist() == [expected[label] for label in batch.targets[0].labels.tolist()]
+    unlabelled = _trainer(tmp_path / "b", replace(RECIPE, losses=Losses(detection=0.0)))
+    assert (unlabelled._trust(answers, batch) == 1).all()
 
 
 def test_deformable_variant_trains_and_is_saved_whole(tmp_path: Path) -> None:
@@ -171,6 +188,23 @@ def test_best_is_what_was_judged_best(tmp_path: Path) -> None:
         assert [row["hard"] for row in csv.DictReader(file) if row["hard"]] == ["50", "70", "60", "40"]
 
 
+def test_weights_between_first_and_last_are_judged(tmp_path: Path) -> None:
+    marks = iter([10.0, 20.0, 40.0, 30.0])
+    recipe = replace(RECIPE, steps=2, blend=(0.25, 0.5))
+    trainer = _trainer(tmp_path, recipe, evaluate=lambda checkpoint: {"hard": next(marks)})
+    first = {name: tensor.clone() for name, tensor in trainer.detector.state_dict().items()}
+    trainer.run()
+    best = load_checkpoint(tmp_path / BEST)
+    assert "25% of the way" in best.source
+    last = trainer.result().detector.state_dict()
+    moved = 0
+    for name, tensor in best.detector.state_dict().items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor, first[name] + (last[name] - first[name]) / 4, rtol=1e-4, atol=1e-6)
+            moved += not torch.equal(tensor, first[name])
+    assert moved > 50
+
+
 def test_resume_refuses_what_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing to resume"):
         _trainer(tmp_path).resume()
@@ -217,6 +251,8 @@ def test_rates_follow_the_schedule() -> None:
         ('variant = "acwface"\nsteps = 1\n[data]\nbatches = []', "batches is empty"),
         ('variant = "acwface"\nsteps = 1\nspeed = 3\n[data]\nbatches = [{ size = 64, images = 1 }]', "speed"),
         ('variant = "acwface"\nsteps = 1\n[data]\nbatches = [{ size = 64, images = 0 }]', "images"),
+        ('variant = "acwface"\nsteps = 1\n[data]\nheld_out = 1\nbatches = [{ size = 64, images = 1 }]', "leaves no photograph"),
+        ('variant = "acwface"\nsteps = 1\nblend = [1.0]\n[data]\nbatches = [{ size = 64, images = 1 }]', "blend"),
         ("variant = ", "recipe.toml"),
     ],
 )
@@ -233,7 +269,7 @@ def test_recipes_of_the_project_load(path: Path) -> None:
 
 
 def test_command_line_end_to_end(tmp_path: Path) -> None:
-    """Two steps from a transplanted checkpoint on two photographs, then --resume finds that all is done."""
+    """Pseudo-labels, two steps from a transplant on one photograph, judged by the other, then --resume finds that all is done."""
     images = tmp_path / "data" / "train" / "images" / "0--Parade"
     images.mkdir(parents=True)
     random = np.random.default_rng(0)
@@ -243,7 +279,10 @@ def test_command_line_end_to_end(tmp_path: Path) -> None:
     teacher = tmp_path / "teacher.safetensors"
     save_checkpoint(build_detector(VARIANTS["retinaface"], seed=0), teacher, "test")
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text('variant = "acwface_dcn"\noffset_limit = 1.0\nsteps = 2\n[data]\nbatches = [{ size = 64, images = 2 }]\n')
+    recipe.write_text(
+        'variant = "acwface_dcn"\noffset_limit = 1.0\nmin_sizes = [[10, 20], [40, 80], [160, 320]]\nsteps = 2\n'
+        '[data]\nheld_out = 2\nbatches = [{ size = 64, images = 2 }]\n[losses]\nassignment = "atss"\noverlap = true\n'
+    )
     out = tmp_path / "run"
     command = [
         sys.executable,
@@ -259,18 +298,25 @@ def test_command_line_end_to_end(tmp_path: Path) -> None:
         "--init",
         teacher,
     ]
-    command += ["--teacher", teacher, "--out", out, "--no-eval", "--threads", "1"]
+    pseudo = tmp_path / "pseudo.jsonl"
+    command += ["--teacher", teacher, "--pseudo", pseudo, "--out", out, "--threads", "1"]
 
     def run(*extra: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([str(part) for part in (*command, *extra)], cwd=ROOT, capture_output=True, text=True, check=False)
 
+    looked = [command[0], "-m", "train", "pseudo", "--data", tmp_path / "data", "--people", tmp_path / "data", "--teacher", teacher]
+    made = subprocess.run([str(part) for part in (*looked, "--out", pseudo)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    assert len(pseudo.read_text().splitlines()) == 1 + 2 + 2
     first = run()
     assert first.returncode == 0, first.stderr
-    assert load_checkpoint(out / BEST, "acwface_dcn")
+    assert load_checkpoint(out / BEST, "acwface_dcn").detector.config.min_sizes == ((10, 20), (40, 80), (160, 320))
     again = run()
     assert again.returncode == 2
     assert "--resume" in again.stderr
+    log = (out / LOG).read_text()
     assert run("--resume").returncode == 0
+    assert (out / LOG).read_text() == log, "a finished run is neither trained nor judged again"
 
 
 def test_sigterm_saves_before_the_end(tmp_path: Path) -> None:

@@ -124,3 +124,10 @@ def test_offset_limit_holds_in_training_form() -> None:
     expected = layer(x)
     layer.training_operator = mix_then_sample
     torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_bench_runs(cli) -> None:
+    code, out, _ = cli("train", "bench", "--images", 1, "--size", 64, "--repeats", 1)
+    assert code == 0
+    assert "torchvision" in out
+    assert "a batch" in out

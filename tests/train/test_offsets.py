@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 from msgspec.structs import replace
@@ -46,6 +49,13 @@ def test_without_offsets() -> None:
     with torch.no_grad():
         for mine, theirs in zip(moved(IMAGE), still(IMAGE), strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("limit", [0, -3])
+def test_a_limit_that_leaves_nothing(cli: Callable[..., tuple[int, str, str]], tmp_path: Path, limit: int) -> None:
+    code, _, stderr = cli("train", "offsets", "any.safetensors", "--data", tmp_path, "--limit", limit)
+    assert code == 2
+    assert f"--limit {limit}: at least 1" in stderr
 
 
 def test_a_network_without_deformable_layers() -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from msgspec.structs import replace
 
+from model.anchors import make_anchors
+from model.attention import EDAM
 from model.config import VARIANTS, ModelConfig
+from model.deform_conv import DeformConv2d
 from model.detector import Detector, RawOutputs, build_detector
 from model.errors import UserError
+from model.postprocess import decode_boxes, decode_landmarks
+from train.recipe import Batch, Data, Recipe
 from train.transfer import fit_context, transplant
 
 IMAGE = torch.randn(2, 3, 96, 80, generator=torch.Generator().manual_seed(3)) * 50
@@ -45,10 +51,36 @@ def test_deformable_from_its_ordinary_twin() -> None:
     assert _difference(source, transplant(source, replace(VARIANTS["acwface"], deform=("neck", "context")))) < 1e-3
 
 
+@pytest.mark.parametrize("variant", ["acwface", "acwface_dcn"])
+def test_attention_and_deformable_layers_join_a_plain_network(variant: str) -> None:
+    """Dense fusion, too: that of the deformable network is depthwise, which is a special case of it."""
+    plain = Recipe("acwface_dcn", Data((Batch(64, 1),)), steps=1, plain=True).config
+    source = build_detector(plain, seed=0)
+    assert not any(isinstance(module, EDAM | DeformConv2d) for module in source.modules())
+    assert _difference(source, transplant(source, VARIANTS[variant])) < 1e-3
+
+
 def test_same_variant_with_a_limit() -> None:
     source = build_detector(VARIANTS["acwface_dcn"], seed=0)
     assert _difference(source, transplant(source, VARIANTS["acwface_dcn"])) == 0
     assert transplant(source, replace(VARIANTS["acwface_dcn"], offset_limit=1.0)).config.offset_limit == 1.0
+
+
+@pytest.mark.parametrize("variant", ["retinaface", "acwface_dcn"])
+def test_other_anchors_same_boxes(variant: str) -> None:
+    """Decoded for the new anchors, boxes and landmarks are those that they were for the old ones; scores do not change."""
+    old = VARIANTS[variant]
+    new = replace(old, min_sizes=((10, 20), (48, 96), (256, 384)))
+    source = build_detector(old, seed=0)
+    target = transplant(source, new)
+    decoded = []
+    for detector, config in ((source, old), (target, new)):
+        scores, boxes, landmarks = (values[0].numpy() for values in _answers(detector))
+        anchors = make_anchors(*IMAGE.shape[2:], config.strides, config.min_sizes)
+        decoded.append((scores, decode_boxes(boxes, anchors, config.variances), decode_landmarks(landmarks, anchors, config.variances)))
+    for before, after in zip(*decoded, strict=True):
+        np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-2)
+    assert not np.allclose(*(_answers(detector).box_deltas.numpy() for detector in (source, target)), atol=0.1)
 
 
 def test_source_is_left_alone() -> None:
@@ -86,7 +118,7 @@ def test_fitting_the_context_brings_the_rest() -> None:
         (VARIANTS["acwface_dcn"], VARIANTS["acwface"], "poorer"),
         (VARIANTS["acwface"], VARIANTS["retinaface"], "poorer"),
         (VARIANTS["retinaface"], replace(VARIANTS["acwface_dcn"], colour_order="RGB"), "colour_order"),
-        (VARIANTS["retinaface"], replace(VARIANTS["acwface_dcn"], min_sizes=((8, 16), (32, 64), (128, 256))), "min_sizes"),
+        (VARIANTS["retinaface"], replace(VARIANTS["acwface_dcn"], min_sizes=((16,), (64,), (256,))), "anchors_per_cell"),
     ],
 )
 def test_what_cannot_be_transplanted_is_refused(source: ModelConfig, target: ModelConfig, words: str) -> None:
