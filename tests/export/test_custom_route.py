@@ -21,8 +21,7 @@ def _library():
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize("size", [(96, 128), None])
-@pytest.mark.parametrize("without", [(), ("merge-predictions", "fold-norm", "mix-then-sample")])
+@pytest.mark.parametrize(("size", "without"), [(None, ()), ((96, 128), ("merge-predictions", "fold-norm", "mix-then-sample"))])
 def test_custom_route(size, without, tmp_path):
     checkpoint = Checkpoint(build_detector(VARIANTS["acwface_dcn"], seed=0), "untrained")
     parity = export_onnx(checkpoint, "custom", size, tmp_path / "a", lambda stage: None, without)
