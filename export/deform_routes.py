@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
 from typing import Any
 
@@ -55,6 +56,8 @@ class Route:
     needs: Requirements
     predict: Callable[[Tensor, nn.Conv2d], Tensor] = lambda x, conv: conv(x)
     """How offsets and modulators are predicted."""
+    parted: Operator | None = None
+    """``direct`` a part at a time, for wide layers, whose samples take most of the memory otherwise; ``None`` where nothing is gained."""
 
 
 def _offset_and_mask(predicted: Sequence[Tensor], limit: float | None) -> tuple[Tensor, Tensor]:
@@ -71,6 +74,22 @@ def _native_direct(
 ) -> Tensor:
     offset, mask = _offset_and_mask(predicted, limit)
     return _activate(deform_conv2d(x, offset, weight, bias, padding=1, mask=mask), slope)
+
+
+def _native_parted(
+    x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor | None, limit: float | None, slope: float
+) -> Tensor:
+    """Some input channels after the other: ONNX Runtime stores the samples of all taps of all channels that it is given."""
+    offset, mask = _offset_and_mask(predicted, limit)
+    parts = [
+        deform_conv2d(channels, offset, taps.contiguous(), None if index else bias, padding=1, mask=mask)
+        for index, (channels, taps) in enumerate(zip(x.split(_PART, 1), weight.split(_PART, 1), strict=True))
+    ]
+    return _activate(reduce(torch.add, parts), slope)
+
+
+_PART = 16
+"""Channels."""
 
 
 def _native_mixed(x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor | None, limit: float | None, slope: float) -> Tensor:
@@ -127,6 +146,31 @@ def _decomposed_direct(
         for share, step in zip(_shares(below, right, mask), (0, 1, width + 2, width + 3), strict=True)
     )
     out = sampled.view(height * width, TAPS * channels) @ weight.permute(2, 3, 1, 0).reshape(TAPS * channels, outputs)
+    return _activate(_as_image(out if bias is None else out + bias, height, width), slope)
+
+
+def _decomposed_parted(
+    x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor | None, limit: float | None, slope: float
+) -> Tensor:
+    """The same for some pixels after the other."""
+    outputs, channels = weight.shape[:2]
+    height, width = x.shape[2:]
+    offset, mask = _offset_and_mask(predicted, limit)
+    row, column, below, right = _corners(offset)
+    pixels = pad(x, (1, 1, 1, 1)).permute(0, 2, 3, 1).flatten(0, 2)
+    index = (row * (width + 2) + column).to(torch.int32).view(height * width, TAPS)
+    shares = [share.reshape(height * width, TAPS) for share in _shares(below, right, mask)]
+    matrix = weight.permute(2, 3, 1, 0).reshape(TAPS * channels, outputs)
+    out = torch.cat(
+        [
+            sum(
+                share[piece].reshape(-1, 1) * pixels.index_select(0, (index[piece] + step).flatten())
+                for share, step in zip(shares, (0, 1, width + 2, width + 3), strict=True)
+            ).view(-1, TAPS * channels)
+            @ matrix
+            for piece in _pieces(height * width, channels)
+        ]
+    )
     return _activate(_as_image(out if bias is None else out + bias, height, width), slope)
 
 
@@ -238,8 +282,16 @@ def _custom(operator: str, inputs: Sequence[Tensor], attributes: dict[str, float
 
 
 ROUTES = {
-    "native": Route(_native_mixed, _native_direct, lambda inputs, outputs: outputs < inputs, Requirements(19, "1.25")),
-    "decomposed": Route(_decomposed_mixed, _decomposed_direct, lambda inputs, outputs: True, Requirements()),
+    "native": Route(
+        _native_mixed, _native_direct, lambda inputs, outputs: outputs < inputs, Requirements(19, "1.25"), parted=_native_parted
+    ),
+    "decomposed": Route(
+        _decomposed_mixed,
+        _decomposed_direct,
+        lambda inputs, outputs: outputs < inputs or outputs <= 16,
+        Requirements(),
+        parted=_decomposed_parted,
+    ),
     "custom": Route(
         _custom_mixed,
         _custom_direct,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from export.deform_routes import ROUTES, Route
 from export.rewrites.attention import pool_channels, split_attention
-from export.rewrites.deform import fold_norm, merge_predictions, mix_then_sample, use_route
+from export.rewrites.deform import fold_norm, merge_predictions, mix_then_sample, sample_in_parts, use_route
 from export.rewrites.heads import DeployModel, merge_heads
 from export.rewrites.neck import weigh_then_upsample
 from model.detector import Detector
@@ -23,6 +23,7 @@ REWRITES: dict[str, Callable[[DeployModel], None]] = {
     "merge-predictions": merge_predictions,
     "fold-norm": fold_norm,
     "mix-then-sample": mix_then_sample,
+    "sample-in-parts": sample_in_parts,
     "merge-heads": merge_heads,
 }
 """By name, in the order in which they are applied. Each changes its model in place. Batch norm behind ordinary convolutions is left to

@@ -27,10 +27,12 @@ class DeployDeformConv(nn.Module):
         self.route = route
         self.mixed = False
         """Whether channels are mixed before they are sampled."""
+        self.parted = False
+        """Whether they are sampled a part at a time."""
 
     def forward(self, x: Tensor) -> Tensor:
         predicted = [self.route.predict(x, predictor) for predictor in self.predictors]
-        operator = self.route.mixed if self.mixed else self.route.direct
+        operator = self.route.mixed if self.mixed else self.route.parted if self.parted else self.route.direct
         return operator(x, predicted, self.weight, self.bias, self.offset_limit, self.slope)
 
 
@@ -74,6 +76,12 @@ def mix_then_sample(model: DeployModel) -> None:
     for layer in _layers(model):
         outputs, channels = layer.weight.shape[:2]
         layer.mixed = layer.route.gains_from_mixing(channels, outputs)
+
+
+def sample_in_parts(model: DeployModel) -> None:
+    """``sample-in-parts``: layers that sample many channels do so a part at a time, which takes less memory and no longer."""
+    for layer in _layers(model):
+        layer.parted = layer.route.parted is not None and not layer.mixed and layer.weight.shape[1] > 16
 
 
 def _layers(model: DeployModel) -> list[DeployDeformConv]:

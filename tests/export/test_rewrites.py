@@ -27,6 +27,7 @@ CHANGED = {
     "merge-predictions": ("acwface_dcn",),
     "fold-norm": ("acwface_dcn",),
     "mix-then-sample": ("acwface_dcn",),
+    "sample-in-parts": ("acwface_dcn",),
     "merge-heads": ("retinaface", "acwface_dcn"),
 }
 
@@ -71,9 +72,11 @@ def test_each_rewrite_alone_keeps_the_function(name, variant, photograph):
         expected = raw.class_logits.softmax(-1)[..., 1], raw.box_deltas, raw.landmark_deltas
         assert largest_difference(plain(photograph), expected) < TOLERANCE
         assert largest_difference(rewritten(photograph), expected) < TOLERANCE
+    layers = [module for module in rewritten.modules() if isinstance(module, DeployDeformConv)]
     if name == "mix-then-sample":
-        mixed = [module.mixed for module in rewritten.modules() if isinstance(module, DeployDeformConv)]
-        assert mixed.count(True) == 6  # the 64 to 16 layers: two for each level
+        assert sum(layer.mixed for layer in layers) == 6  # the 64 to 16 layers: two for each level
+    elif name == "sample-in-parts":
+        assert sum(layer.parted for layer in layers) == 8  # and the two of the neck
     else:
         assert repr(rewritten) != repr(plain)
 
@@ -98,13 +101,13 @@ def test_the_detector_itself_is_left_alone(photograph):
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("mixed", [True, False])
-@pytest.mark.parametrize(("inputs", "outputs", "size"), [(8, 4, (7, 5)), (4, 4, (1, 1)), (3, 6, (2, 9)), (16, 64, (40, 48))])
-def test_operators_of_routes_against_torchvision(route, mixed, inputs, outputs, size):
+@pytest.mark.parametrize("form", ["direct", "mixed", "parted"])
+@pytest.mark.parametrize(("inputs", "outputs", "size"), [(8, 4, (7, 5)), (4, 4, (1, 1)), (3, 6, (2, 9)), (40, 64, (40, 48))])
+def test_operators_of_routes_against_torchvision(route, form, inputs, outputs, size):
     """Offsets of up to tens of pixels: far outside the image, on its border, between its pixels."""
     torch.manual_seed(inputs)
     layer = DeployDeformConv(DeformConv2d(inputs, outputs), ROUTES[route])
-    layer.mixed = mixed
+    layer.mixed, layer.parted = form == "mixed", form == "parted" and ROUTES[route].parted is not None
     layer.bias = nn.Parameter(torch.randn(outputs))
     layer.slope = 0.1
     for predictor, gain in zip(layer.predictors, (8.0, 1.0), strict=True):
