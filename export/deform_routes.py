@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from itertools import pairwise
 from typing import Any
 
@@ -132,27 +132,9 @@ def _shares(below: Tensor, right: Tensor, mask: Tensor) -> tuple[Tensor, Tensor,
 
 
 def _decomposed_direct(
-    x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor | None, limit: float | None, slope: float
+    x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor | None, limit: float | None, slope: float, in_parts: bool = False
 ) -> Tensor:
-    """Four gathers of pixels, multiply, add, then one matrix product."""
-    outputs, channels = weight.shape[:2]
-    height, width = x.shape[2:]
-    offset, mask = _offset_and_mask(predicted, limit)
-    row, column, below, right = _corners(offset)
-    pixels = pad(x, (1, 1, 1, 1)).permute(0, 2, 3, 1).flatten(0, 2)
-    index = (row * (width + 2) + column).to(torch.int32).flatten()
-    sampled = sum(
-        share.reshape(-1, 1) * pixels.index_select(0, index + step)
-        for share, step in zip(_shares(below, right, mask), (0, 1, width + 2, width + 3), strict=True)
-    )
-    out = sampled.view(height * width, TAPS * channels) @ weight.permute(2, 3, 1, 0).reshape(TAPS * channels, outputs)
-    return _activate(_as_image(out if bias is None else out + bias, height, width), slope)
-
-
-def _decomposed_parted(
-    x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor | None, limit: float | None, slope: float
-) -> Tensor:
-    """The same for some pixels after the other."""
+    """Four gathers of pixels, multiply, add, then one matrix product; ``in_parts`` for some pixels after the other."""
     outputs, channels = weight.shape[:2]
     height, width = x.shape[2:]
     offset, mask = _offset_and_mask(predicted, limit)
@@ -168,7 +150,7 @@ def _decomposed_parted(
                 for share, step in zip(shares, (0, 1, width + 2, width + 3), strict=True)
             ).view(-1, TAPS * channels)
             @ matrix
-            for piece in _pieces(height * width, channels)
+            for piece in (_pieces(height * width, channels) if in_parts else [slice(None)])
         ]
     )
     return _activate(_as_image(out if bias is None else out + bias, height, width), slope)
@@ -290,7 +272,7 @@ ROUTES = {
         _decomposed_direct,
         lambda inputs, outputs: outputs < inputs or outputs <= 16,
         Requirements(),
-        parted=_decomposed_parted,
+        parted=partial(_decomposed_direct, in_parts=True),
     ),
     "custom": Route(
         _custom_mixed,
