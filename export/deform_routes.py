@@ -13,13 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
-from itertools import pairwise
 from typing import Any
 
 import torch
 from onnxscript import opset19
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, leaky_relu, pad
+from torch.nn.functional import conv2d, embedding, leaky_relu, pad
 from torchvision.ops import deform_conv2d
 
 from export.kernel import LIBRARIES
@@ -140,24 +139,22 @@ def _decomposed_direct(
     offset, mask = _offset_and_mask(predicted, limit)
     row, column, below, right = _corners(offset)
     pixels = pad(x, (1, 1, 1, 1)).permute(0, 2, 3, 1).flatten(0, 2)
-    index = (row * (width + 2) + column).to(torch.int32).view(height * width, TAPS)
-    shares = [share.reshape(height * width, TAPS) for share in _shares(below, right, mask)]
+    index = (row * (width + 2) + column).to(torch.int32).flatten()
+    pieces = _pieces(height * width, TAPS * channels) if in_parts else None
+    indices = zip(*(_split(index + step, pieces, TAPS) for step in (0, 1, width + 2, width + 3)), strict=True)
+    shares = zip(*(_split(share.reshape(-1, 1), pieces, TAPS) for share in _shares(below, right, mask)), strict=True)
     matrix = weight.permute(2, 3, 1, 0).reshape(TAPS * channels, outputs)
     out = torch.cat(
         [
-            sum(
-                share[piece].reshape(-1, 1) * pixels.index_select(0, (index[piece] + step).flatten())
-                for share, step in zip(shares, (0, 1, width + 2, width + 3), strict=True)
-            ).view(-1, TAPS * channels)
-            @ matrix
-            for piece in (_pieces(height * width, channels) if in_parts else [slice(None)])
+            sum(share * embedding(index, pixels) for share, index in zip(*piece, strict=True)).view(-1, TAPS * channels) @ matrix
+            for piece in zip(shares, indices, strict=True)
         ]
     )
     return _activate(_as_image(out if bias is None else out + bias, height, width), slope)
 
 
 _GATHERED_BYTES = 2 << 20
-"""How much is gathered at once, so that it stays in a processor's cache and out of the peak of memory."""
+"""How much one operator gathers at once, so that it stays in a processor's cache and out of the peak of memory."""
 
 
 def _decomposed_mixed(
@@ -172,24 +169,27 @@ def _decomposed_mixed(
     rows = mixed.view(-1, outputs)
     index = ((row * (width + 2) + column) * TAPS + torch.arange(TAPS)).to(torch.int32)
     steps = (0, TAPS, TAPS * (width + 2), TAPS * (width + 3))
-    indices = torch.cat([index + step for step in steps], dim=2).reshape(height * width, 4 * TAPS)
-    shares = torch.cat(_shares(below, right, mask), dim=2).reshape(height * width, 1, 4 * TAPS)
+    pieces = _pieces(height * width, 4 * TAPS * outputs)
+    indices = _split(torch.cat([index + step for step in steps], dim=2).flatten(), pieces, 4 * TAPS)
+    shares = _split(torch.cat(_shares(below, right, mask), dim=2).reshape(height * width, 1, 4 * TAPS), pieces, 1)
     out = torch.cat(
-        [
-            (shares[piece] @ rows.index_select(0, indices[piece].flatten()).view(-1, 4 * TAPS, outputs)).squeeze(1)
-            for piece in _pieces(height * width, outputs)
-        ]
-    )
+        [share @ embedding(index, rows).view(-1, 4 * TAPS, outputs) for share, index in zip(shares, indices, strict=True)]
+    ).squeeze(1)
     return _activate(_as_image(out if bias is None else out + bias, height, width), slope)
 
 
-def _pieces(pixels: int, outputs: int) -> list[slice]:
-    """Of how many pixels to gather the neighbours at once; of all where their number is not known when the graph is made."""
+def _pieces(pixels: int, values: int) -> list[int] | None:
+    """For how many pixels at a time to gather so many ``values`` each; ``None`` for all, where their number is not known when the graph is
+    made."""
     if not isinstance(pixels, int):
-        return [slice(None)]
-    count = -(-pixels * 4 * TAPS * outputs * 4 // _GATHERED_BYTES)
-    bounds = [pixels * index // count for index in range(count + 1)]
-    return [slice(*pair) for pair in pairwise(bounds)]
+        return None
+    count = -(-pixels * values * 4 // _GATHERED_BYTES)
+    return [pixels * (index + 1) // count - pixels * index // count for index in range(count)]
+
+
+def _split(values: Tensor, pieces: Sequence[int] | None, rows: int) -> Sequence[Tensor]:
+    """``values`` of all pixels, of which each has so many ``rows``, in pieces of so many pixels."""
+    return [values] if pieces is None or len(pieces) == 1 else values.split([rows * pixels for pixels in pieces])
 
 
 def _as_image(rows: Tensor, height: int, width: int) -> Tensor:
