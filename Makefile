@@ -7,7 +7,7 @@
 # Variables, each with a default that works on a fresh clone:
 #   VARIANT=retinaface    network (make summary lists them; default: acwface_dcn where the public RetinaFace weights are not at hand)
 #   CHECKPOINT=FILE       weights (default: the public RetinaFace file beside the project, else what the project ships)
-#   DCN=native            route of the deformable convolutions: native (default), decomposed, custom (ONNX); decomposed (default), bounded (TFLite)
+#   DCN=native            route of the deformable convolutions: native (default), decomposed, custom (ONNX); decomposed (default), bounded, custom (TFLite)
 #   NO_REWRITE="..."      exact rewrites to leave out, or: all
 #   PRECISION="fp32 fp16" of TFLite files: fp16 stores weights so
 #   SIZE="640 dynamic"    input sizes, one artifact each: 640, 480x640 (height x width), dynamic
@@ -111,16 +111,21 @@ $(OUT)/choices/$(VARIANT)-$(ROUTE)-onnx $(OUT)/choices/$(VARIANT)-$(TFLITE_ROUTE
 
 # Every route of the deformable network, the exports that were not rewritten, and RetinaFace, side by side.
 SPEED_SIZES := 640 320
-SPEED_ARTIFACTS = $(foreach size,$(SPEED_SIZES),$(addprefix $(OUT)/artifacts/,retinaface-none-fp32-$(size)-onnx \
-  $(foreach route,native decomposed custom,acwface_dcn-$(route)-fp32-$(size)-onnx)))
-SPEED_NAIVE = $(foreach size,$(SPEED_SIZES),$(foreach route,native decomposed,$(OUT)/naive/artifacts/acwface_dcn-$(route)-fp32-$(size)-onnx))
+SPEED_ARTIFACTS = $(foreach size,$(SPEED_SIZES),$(addprefix $(OUT)/artifacts/, \
+  retinaface-none-fp32-$(size)-onnx $(foreach route,native decomposed custom,acwface_dcn-$(route)-fp32-$(size)-onnx) \
+  retinaface-none-fp32-$(size)-tflite $(foreach route,decomposed custom,acwface_dcn-$(route)-fp32-$(size)-tflite)))
+SPEED_NAIVE = $(foreach size,$(SPEED_SIZES),$(addprefix $(OUT)/naive/artifacts/, \
+  $(foreach route,native decomposed,acwface_dcn-$(route)-fp32-$(size)-onnx) acwface_dcn-grid-sample-fp32-$(size)-tflite))
+SPEED_EXPORT = $(MAKE) --no-print-directory PRECISION=fp32 SIZE="$(SPEED_SIZES)"
 
 bench-speed: .venv/.ready ## latency of every route against naive exports and RetinaFace, in one run (minutes)
-	$(MAKE) --no-print-directory export-onnx VARIANT=retinaface CHECKPOINT="$(PUBLIC_RETINAFACE)" SIZE="$(SPEED_SIZES)"
-	for route in native decomposed custom; do \
-	  $(MAKE) --no-print-directory export-onnx VARIANT=acwface_dcn CHECKPOINT= DCN=$$route SIZE="$(SPEED_SIZES)"; done
-	for route in native decomposed; do \
-	  $(MAKE) --no-print-directory export-onnx VARIANT=acwface_dcn CHECKPOINT= DCN=$$route SIZE="$(SPEED_SIZES)" NO_REWRITE=all OUT="$(OUT)/naive"; done
+	for format in onnx tflite; do \
+	  $(SPEED_EXPORT) export-$$format VARIANT=retinaface CHECKPOINT="$(PUBLIC_RETINAFACE)"; done
+	export() { $(SPEED_EXPORT) export-$$1 VARIANT=acwface_dcn CHECKPOINT= DCN=$$2 $${@:3}; }; \
+	for route in native decomposed custom; do file onnx $$route; done; \
+	for route in decomposed custom; do file tflite $$route; done; \
+	for route in native decomposed; do file onnx $$route NO_REWRITE=all OUT="$(OUT)/naive"; done; \
+	file tflite grid-sample NO_REWRITE=all OUT="$(OUT)/naive"
 	$(PY) -m runtime_bench compare $(SPEED_ARTIFACTS) --naive $(SPEED_NAIVE) --json "$(OUT)/bench/speed.json"
 
 bench-onnx: export-onnx ## size, latency, memory, AP and its drop, of those artifacts
@@ -130,7 +135,7 @@ bench-onnx: export-onnx ## size, latency, memory, AP and its drop, of those arti
 export-tflite: $(addsuffix /detector.json,$(TFLITE_ARTIFACTS)) ## TFLite artifacts of VARIANT, DCN, CHECKPOINT, PRECISION, SIZE
 
 # $* is precision-size.
-$(OUT)/artifacts/$(VARIANT)-$(TFLITE_ROUTE)-%-tflite/detector.json: $(OUT)/choices/$(VARIANT)-$(TFLITE_ROUTE)-tflite $(CHECKPOINT_FILE) $(MAKERS) | .venv/.ready
+$(OUT)/artifacts/$(VARIANT)-$(TFLITE_ROUTE)-%-tflite/detector.json: $(OUT)/choices/$(VARIANT)-$(TFLITE_ROUTE)-tflite $(CHECKPOINT_FILE) $(MAKERS) | .venv/.ready $(if $(filter custom,$(TFLITE_ROUTE)),native)
 	$(PY) -m export tflite --variant $(VARIANT) $(if $(DCN),--dcn $(DCN)) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") \
 	  --precision $(firstword $(subst -, ,$*)) --size $(subst x, ,$(lastword $(subst -, ,$*))) $(addprefix --no-rewrite ,$(NO_REWRITE)) --out "$(@D)"
 

@@ -39,7 +39,10 @@ _GPU_OPERATORS = (
     "STABLEHLO_CLAMP STRIDED_SLICE SUB SUM TANH TILE TRANSPOSE TRANSPOSE_CONV"
 )
 """Published for LiteRT's GPU delegate: ``CheckGpuDelegateCompatibility`` in tensorflow/lite/tools/versioning/gpu_compatibility.cc."""
-_REMEDIES = {"decomposed": dict.fromkeys(("GATHER", "CAST", "ADD"), "--dcn bounded, where offsets are limited")}
+_OURS = ("DeformSample", "DeformConvTiled")
+"""CUSTOM operators, which the project's delegate takes."""
+_BOUNDED = "--dcn bounded, where offsets are limited"
+_REMEDIES = {"decomposed": dict.fromkeys(("GATHER", "CAST", "ADD"), _BOUNDED), "custom": dict.fromkeys(_OURS, _BOUNDED)}
 """By route: what is not in the graph of another."""
 
 
@@ -53,13 +56,15 @@ def explain(artifact: Artifact) -> str:
         raise UserError(f"{artifact.path} is {artifact.manifest.format}; explain reads tflite artifacts: python -m export tflite makes one")
     nodes = read_nodes(open_interpreter(artifact, threads=1, xnnpack=True))
     remedies = _REMEDIES.get(artifact.manifest.dcn, {})
-    taken = [node for node in nodes if node.partition is not None]
+    ours = [node for node in nodes if node.op in _OURS]
+    taken = [node for node in nodes if node.partition is not None and node not in ours]
     parts = len({node.partition for node in taken})
     return "\n".join(
         [
             f"{artifact.name}: {len(nodes)} operators",
             ", ".join(f"{op} {count}" for op, count in Counter(node.op for node in nodes).most_common()),
             "",
+            *([f"{artifact.manifest.runtime.library.name}, the project's delegate, takes {len(ours)} of them", ""] if ours else []),
             f"XNNPACK takes {len(taken)} of them, in {parts} part{'s' * (parts != 1)} of the graph"
             + _table(left_by_xnnpack(nodes), remedies),
             "",
@@ -84,6 +89,8 @@ def left_by_gpu(nodes: Iterable[Node]) -> list[Left]:
 
 
 def _gpu_objection(node: Node) -> str:
+    if node.op in _OURS:
+        return "runs on the CPU alone"
     if node.op not in _GPU_OPERATORS.split():
         return "not on the list"
     if node.op == "GATHER" and len(node.inputs[1]) != 1:

@@ -78,7 +78,7 @@ def package(
         checkpoint: what is exported, and judged against.
         target: what it becomes.
         out: the artifact's folder; an earlier artifact there is replaced.
-        make_model: writes the model file to the path that it is given.
+        make_model: writes the model file to the path that it is given, beside the reference.
         detectors: every way to run the artifact that has to agree with torch.
         progress: see :data:`Progress`.
 
@@ -91,8 +91,8 @@ def package(
     config = checkpoint.detector.config
     with writing_artifact(out) as folder:
         model = folder / f"model.{target.format}"
-        make_model(model)
         save_checkpoint(checkpoint.detector, folder / REFERENCE, checkpoint.source)
+        make_model(model)
         manifest = Manifest(
             variant=config.variant,
             dcn=target.dcn,

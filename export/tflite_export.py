@@ -14,13 +14,24 @@ import torch
 
 from export.onnx_export import convert_to_onnx, simplify
 from export.package import Limits, Progress, Target, converter_failed, package
-from export.rewrites import apply_rewrites
-from export.tflite_model import fix_shapes, forbid_reduced_precision, read_model, store_weights_as_float16, trust_indices, write_model
+from export.rewrites import MOBILE_REWRITES, apply_rewrites
+from export.tflite_metadata import METADATA, metadata
+from export.tflite_model import (
+    add_metadata,
+    fix_shapes,
+    forbid_reduced_precision,
+    place_deformable_operators,
+    read_model,
+    store_weights_as_float16,
+    trust_indices,
+    write_model,
+)
 from export.tflite_routes import TFLITE_ROUTES
-from model.artifact import Artifact, Parity, RuntimeSpec
+from model.artifact import REFERENCE, Artifact, Parity, RuntimeSpec, artifact_name
 from model.checkpoint import Checkpoint
 from model.config import ModelConfig
 from model.errors import UserError
+from model.files import sha256
 from runtime_bench.detect import FaceDetector, artifact_detector
 from runtime_bench.runtimes.litert import LiteRtRuntime
 
@@ -29,8 +40,6 @@ LIMITS = {"fp32": Limits(scores=1e-4, pixels=1e-2), "fp16": Limits(scores=5e-2, 
 MINIMUM_LITERT = "2.1"
 """Oldest release that such files were run on."""
 OPSET = 18
-NOT_FOR_LITERT = ("pool-channels",)
-"""Rewrites that only ONNX Runtime gains from: channels lie next to each other in LiteRT."""
 LARGEST_LIMIT = 2
 """Pixels, of the offsets that route ``bounded`` is made for."""
 
@@ -65,8 +74,9 @@ def export_tflite(
     config = checkpoint.detector.config
     if dcn == "bounded":
         _require_limit(config)
-    model = apply_rewrites(checkpoint.detector, dcn, {*without, *NOT_FOR_LITERT}, TFLITE_ROUTES)
-    target = Target("tflite", precision, dcn, size, "NHWC", RuntimeSpec("litert", MINIMUM_LITERT), LIMITS[precision])
+    model = apply_rewrites(checkpoint.detector, dcn, without, TFLITE_ROUTES, MOBILE_REWRITES)
+    library = TFLITE_ROUTES[dcn].needs.library if dcn != "none" else None
+    target = Target("tflite", precision, dcn, size, "NHWC", RuntimeSpec("litert", MINIMUM_LITERT, library), LIMITS[precision])
 
     def make_model(path: Path) -> None:
         progress("converting to ONNX")
@@ -76,9 +86,13 @@ def export_tflite(
             converted = read_model(_convert(proto, Path(folder), config.variant))
         fix_shapes(converted)
         trust_indices(converted)
+        place_deformable_operators(converted)
         forbid_reduced_precision(converted)
         if precision == "fp16":
             store_weights_as_float16(converted)
+        title = artifact_name(config.variant, dcn, precision, size, "tflite")
+        version = f"weights {sha256(path.parent / REFERENCE)[:12]}"
+        add_metadata(converted, METADATA, metadata(config, title, checkpoint.source, version))
         write_model(converted, path)
 
     return package(checkpoint, target, out, make_model, _both_ways, progress)

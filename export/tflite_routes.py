@@ -20,10 +20,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, embedding, leaky_relu, pad
+from torch.nn.functional import conv2d, embedding, grid_sample, leaky_relu, pad
 
 from export.bounded import bounded
 from export.deform_routes import Requirements, Route
+from export.kernel import LIBRARIES
 from export.pixels import as_image, pixelwise
 from model.deform_conv import TAPS
 
@@ -87,6 +88,58 @@ def _decomposed_mixed(
     return out if slope == 1 else leaky_relu(out, slope)
 
 
+def _grid_sample(x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor | None, limit: float | None, slope: float) -> Tensor:
+    """As public code does it where deformable convolution is missing: a yardstick."""
+    offset, mask = pixelwise(predicted, limit)
+    height, width = mask.shape[1:3]
+    tap = torch.arange(TAPS).view(-1, 1, 1)
+    row, column = (
+        offset[0, ..., axis::2].permute(2, 0, 1) + (place + steps).float()
+        for axis, place, steps in ((0, torch.arange(height).view(1, -1, 1), tap // 3 - 1), (1, torch.arange(width), tap % 3 - 1))
+    )
+    grid = torch.stack([2 * column / (width - 1) - 1, 2 * row / (height - 1) - 1], dim=-1).flatten(0, 1)
+    sampled = grid_sample(x, grid.unsqueeze(0), mode="bilinear", padding_mode="zeros", align_corners=True)
+    taps = sampled.unflatten(2, (TAPS, height)) * mask.permute(0, 3, 1, 2).unsqueeze(1)
+    out = conv2d(taps.flatten(1, 2), weight.flatten(2).flatten(1, 2)[..., None, None], bias)
+    return out if slope == 1 else leaky_relu(out, slope)
+
+
+STAND_IN = -(2.0**40)
+"""Where a convolution's weights begin so, :func:`export.tflite_model.place_deformable_operators` puts an operator of ours."""
+
+
+def _stand_in(
+    predicted: Sequence[Tensor], source: Tensor, weight: Tensor, bias: Tensor | None, limit: float | None, slope: float
+) -> Tensor:
+    """A convolution of the same inputs, shape and parameters as an operator that the converter does not know.
+
+    Its first input channels are offsets and modulators; what would be their weights says that it is none, and holds the attributes.
+    """
+    outputs, _, height, width = weight.shape
+    words = torch.zeros(3 * TAPS)
+    words[:3] = torch.tensor([STAND_IN, limit or 0.0, slope])
+    head = words.view(1, -1, 1, 1).expand(outputs, -1, height, width)
+    return conv2d(torch.cat([*predicted, source], dim=1), torch.cat([head, weight], dim=1), bias, padding=height // 2)
+
+
+def _custom_direct(
+    x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor | None, limit: float | None, slope: float
+) -> Tensor:
+    """``DeformConvTiled`` of ``export/kernel/``."""
+    if not torch.compiler.is_exporting():
+        return _decomposed_direct(x, predicted, weight, bias, limit, slope)
+    return _stand_in(predicted, x, weight, bias, limit, slope)
+
+
+def _custom_mixed(x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor | None, limit: float | None, slope: float) -> Tensor:
+    """``DeformSample`` of ``export/kernel/``."""
+    if not torch.compiler.is_exporting():
+        return _decomposed_mixed(x, predicted, weight, bias, limit, slope)
+    outputs, channels = weight.shape[:2]
+    mixed = conv2d(x, weight.permute(2, 3, 0, 1).reshape(TAPS * outputs, channels, 1, 1))
+    return _stand_in(predicted, mixed, torch.zeros(outputs, TAPS * outputs, 1, 1), bias, limit, slope)
+
+
 def _fewer(inputs: int, outputs: int) -> bool:
     return outputs < inputs
 
@@ -94,6 +147,8 @@ def _fewer(inputs: int, outputs: int) -> bool:
 TFLITE_ROUTES = {
     "decomposed": Route(_decomposed_mixed, _decomposed_direct, _fewer, Requirements()),
     "bounded": Route(bounded, bounded, lambda inputs, outputs: True, Requirements()),
+    "custom": Route(_custom_mixed, _custom_direct, _fewer, Requirements(library=LIBRARIES["litert"])),
+    "grid-sample": Route(_grid_sample, _grid_sample, lambda inputs, outputs: False, Requirements()),
 }
 """By name; :data:`export.deform_routes.ROUTES` has those of ONNX."""
 

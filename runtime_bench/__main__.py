@@ -19,7 +19,7 @@ from model.files import atomic_file
 from model.postprocess import Thresholds
 from model.preprocess import load_image
 from runtime_bench.benchmark import benchmark, latency_input
-from runtime_bench.compare import Speed, by_size, compare, write_speeds
+from runtime_bench.compare import Speed, comparable, compare, write_speeds
 from runtime_bench.detect import open_detector, torch_detector
 from runtime_bench.draw import draw_detections
 from runtime_bench.drift import References
@@ -88,7 +88,7 @@ def main() -> int:
     compare_ = commands.add_parser(
         "compare",
         help="latency of artifacts against each other, in interleaved rounds",
-        description="Time artifacts in turn, those of one input size together, and print ratios: to naive exports and to RetinaFace.",
+        description="Time artifacts of one runtime and input size in turn, and print ratios: to naive exports and to RetinaFace.",
         epilog="example: python -m runtime_bench compare build/artifacts/*-640-onnx --threads 1 4",
     )
     compare_.add_argument("artifacts", type=Path, nargs="+", metavar="ARTIFACT", help="artifact folder, of a fixed input size")
@@ -126,13 +126,12 @@ def _positive(text: str) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    naive = [open_artifact(path) for path in args.naive]
+    naive = comparable([open_artifact(path) for path in args.naive])
     speeds: list[Speed] = []
-    for size, artifacts in by_size([open_artifact(path) for path in args.artifacts]):
+    for (runtime, size), artifacts in comparable([open_artifact(path) for path in args.artifacts]).items():
         for threads in args.threads:
-            print(f"{size[0]}x{size[1]}, {threads} thread(s) ...", file=sys.stderr, flush=True)
-            bases = [artifact for artifact in naive if artifact.manifest.input.size == size]
-            measured = compare(artifacts, bases, latency_input(artifacts[0].manifest), threads, processor())
+            print(f"{runtime}, {size[0]}x{size[1]}, {threads} thread(s) ...", file=sys.stderr, flush=True)
+            measured = compare(artifacts, naive.get((runtime, size), []), latency_input(artifacts[0].manifest), threads, processor())
             speeds += measured
             write_speeds(args.json, speeds)
             print(speeds_table(measured), end="\n\n", flush=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -49,15 +49,15 @@ class Speed(Struct, frozen=True, forbid_unknown_fields=True):
     peak_memory_bytes: int
     """What loading and running the model added to a fresh process."""
     vs_naive: float | None
-    """How many times faster than the naive export of the same route, or of route ``native`` where there is none."""
+    """How many times faster than the naive export of the same route, or of the first one given where there is none."""
     vs_retinaface: float | None
-    """Time over that of the fastest RetinaFace of the same size."""
+    """Time over that of the fastest RetinaFace of the same runtime and size."""
     parity: Parity | None
     """From torch, as measured at the export."""
 
 
 def compare(artifacts: Sequence[Artifact], naive: Sequence[Artifact], tensor: np.ndarray, threads: int, machine: str) -> list[Speed]:
-    """Measure artifacts of one input size.
+    """Measure artifacts of one runtime and input size.
 
     Args:
         artifacts: what to judge.
@@ -78,7 +78,7 @@ def compare(artifacts: Sequence[Artifact], naive: Sequence[Artifact], tensor: np
     speeds = []
     for index, (artifact, values, median) in enumerate(zip(everything, times, medians, strict=True)):
         manifest = artifact.manifest
-        base = by_route.get(manifest.dcn, by_route.get("native")) if manifest.dcn != "none" else None
+        base = by_route.get(manifest.dcn, next(iter(by_route.values()), None)) if manifest.dcn != "none" else None
         alone = measure_latency(artifact, tensor, threads, runs=3)
         speeds.append(
             Speed(
@@ -110,14 +110,14 @@ def write_speeds(path: Path, speeds: Sequence[Speed]) -> None:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(speeds), indent=2) + b"\n")
 
 
-def by_size(artifacts: Sequence[Artifact]) -> Iterator[tuple[tuple[int, int], list[Artifact]]]:
-    """Artifacts of each input size; a :class:`UserError` where one takes any size."""
-    sizes: dict[tuple[int, int], list[Artifact]] = {}
+def comparable(artifacts: Sequence[Artifact]) -> dict[tuple[str, tuple[int, int]], list[Artifact]]:
+    """Artifacts by runtime and input size; a :class:`UserError` where one takes any size."""
+    groups: dict[tuple[str, tuple[int, int]], list[Artifact]] = {}
     for artifact in artifacts:
         if artifact.manifest.input.size is None:
             raise UserError(f"{artifact.path} takes any size; compare artifacts of a fixed one")
-        sizes.setdefault(artifact.manifest.input.size, []).append(artifact)
-    yield from sizes.items()
+        groups.setdefault((artifact.manifest.runtime.name, artifact.manifest.input.size), []).append(artifact)
+    return groups
 
 
 def _measure(artifacts: Sequence[Artifact], tensor: np.ndarray, threads: int) -> list[list[float]]:

@@ -9,14 +9,15 @@ import copy
 from collections.abc import Callable, Collection, Mapping
 
 from export.deform_routes import ROUTES, Route
-from export.rewrites.attention import pool_channels, split_attention
+from export.rewrites.attention import block_attention, pool_channels, split_attention
 from export.rewrites.deform import fold_norm, merge_predictions, mix_then_sample, sample_in_parts, use_route
 from export.rewrites.heads import DeployModel, merge_heads
 from export.rewrites.neck import weigh_then_upsample
 from model.detector import Detector
 from model.errors import UserError
 
-REWRITES: dict[str, Callable[[DeployModel], None]] = {
+Rewrite = Callable[[DeployModel], None]
+REWRITES: dict[str, Rewrite] = {
     "split-attention": split_attention,
     "pool-channels": pool_channels,
     "weigh-then-upsample": weigh_then_upsample,
@@ -30,7 +31,17 @@ REWRITES: dict[str, Callable[[DeployModel], None]] = {
 onnxsim, which folds it."""
 
 
-def apply_rewrites(detector: Detector, route: str, without: Collection[str] = (), routes: Mapping[str, Route] = ROUTES) -> DeployModel:
+MOBILE_REWRITES = {name: rewrite for name, rewrite in REWRITES.items() if name != "pool-channels"} | {"split-attention": block_attention}
+"""For runtimes in which channels lie next to each other."""
+
+
+def apply_rewrites(
+    detector: Detector,
+    route: str,
+    without: Collection[str] = (),
+    routes: Mapping[str, Route] = ROUTES,
+    rewrites: Mapping[str, Rewrite] = REWRITES,
+) -> DeployModel:
     """The network as it is exported.
 
     Args:
@@ -38,6 +49,7 @@ def apply_rewrites(detector: Detector, route: str, without: Collection[str] = ()
         route: of its deformable layers, a key of ``routes``, or ``none``.
         without: names of rewrites to leave out.
         routes: of the format.
+        rewrites: of the format, by name.
 
     Raises:
         UserError: the rewrite that the route's operator is made for is left out.
@@ -47,7 +59,7 @@ def apply_rewrites(detector: Detector, route: str, without: Collection[str] = ()
     model = DeployModel(copy.deepcopy(detector).eval()).eval()
     if route != "none":
         use_route(model, routes[route])
-    for name, rewrite in REWRITES.items():
+    for name, rewrite in rewrites.items():
         if name not in without:
             rewrite(model)
     return model

@@ -74,12 +74,16 @@ def profile_litert(artifact: Artifact, tensor: np.ndarray, threads: int, runs: i
     What XNNPACK runs goes by XNNPACK's names. Its convolutions and matrix products are matched with the file's operators by their order.
 
     Raises:
-        UserError: LiteRT refuses the model, or is of another series than :data:`BINDING`.
+        UserError: LiteRT refuses the model, is of another series than :data:`BINDING`, or would need a delegate of ours.
     """
     installed = LiteRtRuntime.version
     if Version(installed).release[:2] != Version(BINDING).release:
         raise UserError(
             f"single operators are timed with ai-edge-litert {BINDING}, {installed} is installed; pip install ai-edge-litert~={BINDING}.0"
+        )
+    if artifact.manifest.runtime.library is not None:
+        raise UserError(
+            f"{artifact.path}: LiteRT's profiler cannot run our delegate; profile the ONNX file of this route, or --dcn decomposed"
         )
     nodes = read_nodes(open_interpreter(artifact, threads, xnnpack=True))
     with quiet_litert(), ExitStack() as stack:

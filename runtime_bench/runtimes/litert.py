@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from importlib.metadata import version
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from ai_edge_litert.interpreter import Interpreter, OpResolverType, load_delegate
 
 from model.artifact import Artifact
 from model.errors import UserError
 from runtime_bench.runtimes import Outputs, require_version
+from runtime_bench.runtimes.libraries import library_path
 
 
 @contextmanager
@@ -31,16 +32,20 @@ def quiet_litert() -> Iterator[None]:
 
 
 def open_interpreter(artifact: Artifact, threads: int, xnnpack: bool) -> Interpreter:
-    """Load the model of a TFLite artifact and allocate its tensors.
+    """Load the model of a TFLite artifact and the delegate that runs its operators of ours, and allocate its tensors.
 
     Raises:
-        UserError: LiteRT is older than the artifact needs, or refuses the model.
+        UserError: LiteRT is older than the artifact needs, the delegate is missing, or LiteRT refuses the model.
     """
     require_version(artifact, "ai-edge-litert", LiteRtRuntime.version)
     kernels = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    library = artifact.manifest.runtime.library
     try:
+        delegates = [] if library is None else [load_delegate(str(library_path(library)))]
         with quiet_litert():
-            interpreter = Interpreter(str(artifact.model_path), num_threads=threads, experimental_op_resolver_type=kernels)
+            interpreter = Interpreter(
+                str(artifact.model_path), num_threads=threads, experimental_op_resolver_type=kernels, experimental_delegates=delegates
+            )
             interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{artifact.model_path}: LiteRT refuses it: {' '.join(str(error).split())}") from None
