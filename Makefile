@@ -121,7 +121,7 @@ SPEED_EXPORT = $(MAKE) --no-print-directory PRECISION=fp32 SIZE="$(SPEED_SIZES)"
 bench-speed: .venv/.ready ## latency of every route against naive exports and RetinaFace, in one run (minutes)
 	for format in onnx tflite; do \
 	  $(SPEED_EXPORT) export-$$format VARIANT=retinaface CHECKPOINT="$(PUBLIC_RETINAFACE)"; done
-	export() { $(SPEED_EXPORT) export-$$1 VARIANT=acwface_dcn CHECKPOINT= DCN=$$2 $${@:3}; }; \
+	file() { $(SPEED_EXPORT) export-$$1 VARIANT=acwface_dcn CHECKPOINT= DCN=$$2 $${@:3}; }; \
 	for route in native decomposed custom; do file onnx $$route; done; \
 	for route in decomposed custom; do file tflite $$route; done; \
 	for route in native decomposed; do file onnx $$route NO_REWRITE=all OUT="$(OUT)/naive"; done; \

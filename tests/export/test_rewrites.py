@@ -10,9 +10,10 @@ from torch.nn.functional import leaky_relu
 from torchvision.ops import deform_conv2d
 
 from export.deform_routes import ROUTES
-from export.rewrites import REWRITES, apply_rewrites
-from export.rewrites.attention import RowConv
+from export.rewrites import MOBILE_REWRITES, REWRITES, apply_rewrites
+from export.rewrites.attention import BlockConv, RowConv
 from export.rewrites.deform import DeployDeformConv
+from export.tflite_routes import TFLITE_ROUTES
 from model.config import VARIANTS
 from model.deform_conv import DeformConv2d
 from model.detector import build_detector
@@ -81,13 +82,18 @@ def test_each_rewrite_alone_keeps_the_function(name, variant, photograph):
         assert repr(rewritten) != repr(plain)
 
 
-@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize(
+    ("routes", "rewrites", "route"),
+    [(ROUTES, REWRITES, route) for route in ROUTES] + [(TFLITE_ROUTES, MOBILE_REWRITES, route) for route in TFLITE_ROUTES],
+)
 @pytest.mark.parametrize("limit", [None, 0.5])
-def test_all_rewrites_together_on_every_route(route, limit, photograph):
+def test_all_rewrites_together_on_every_route(routes, rewrites, route, limit, photograph):
+    if route == "bounded" and limit is None:
+        pytest.skip("needs a limit")
     detector = seeded("acwface_dcn", offset_limit=limit)
     with torch.inference_mode():
         raw = detector(photograph)
-        rewritten = apply_rewrites(detector, route)(photograph)
+        rewritten = apply_rewrites(detector, route, routes=routes, rewrites=rewrites)(photograph)
     assert largest_difference(rewritten[1:], raw[1:]) < TOLERANCE
     assert float((rewritten.scores - raw.class_logits.softmax(-1)[..., 1]).abs().max()) < TOLERANCE
 
@@ -122,10 +128,11 @@ def test_operators_of_routes_against_torchvision(route, form, inputs, outputs, s
         assert float((layer(x) - expected).abs().max()) < TOLERANCE
 
 
-@pytest.mark.parametrize("kernel", [3, 7, 49])
+@pytest.mark.parametrize(("form", "kernels"), [(RowConv, (3, 7, 49)), (BlockConv, (9, 17, 49))])
 @pytest.mark.parametrize("size", [(16, 12), (21, 37), (1, 1)])
-def test_row_convolution_at_any_size(kernel, size):
-    conv = nn.Conv2d(2, 1, kernel, padding=kernel // 2)
+def test_attention_convolutions_at_any_size(form, kernels, size):
     x = torch.randn(1, 2, *size)
-    with torch.inference_mode():
-        assert float((RowConv(conv)(x) - conv(x)).abs().max()) < TOLERANCE
+    for kernel in kernels:
+        conv = nn.Conv2d(2, 1, kernel, padding=kernel // 2)
+        with torch.inference_mode():
+            assert float((form(conv)(x) - conv(x)).abs().max()) < TOLERANCE

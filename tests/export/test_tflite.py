@@ -1,16 +1,22 @@
 """TFLite files, run by LiteRT on real photographs, against torch."""
 
+from collections import Counter
 from dataclasses import replace
+from functools import cache
 
 import msgspec
 import numpy as np
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
+from flatbuffers.number_types import Float32Flags
+from flatbuffers.table import Table
 from torchvision.ops import deform_conv2d
 
 from export.explain import left_by_gpu
+from export.kernel import LIBRARIES
 from export.tflite_export import LIMITS, export_tflite
+from export.tflite_metadata import IDENTIFIER, METADATA
 from export.tflite_model import read_model, schema, write_model
 from export.tflite_routes import TFLITE_ROUTES
 from model.artifact import open_artifact
@@ -20,6 +26,7 @@ from model.detector import build_detector
 from model.errors import UserError
 from model.preprocess import load_image
 from runtime_bench.detect import artifact_detector, torch_detector
+from runtime_bench.runtimes import libraries
 from runtime_bench.runtimes.litert import LiteRtRuntime, open_interpreter
 from runtime_bench.samples import PORTRAIT
 from runtime_bench.tflite_graph import Node, read_nodes
@@ -82,18 +89,98 @@ def test_half_precision_is_for_storage_only(public_retinaface, tflite_artifact, 
         assert not any(b"reduced_precision" in entry.name for entry in read_model(artifact.model_path).metadata or [])
 
 
+@pytest.fixture(scope="module")
+def deformable(tmp_path_factory):
+    """Makes, once, the artifact of a route with two deformable layers and one attention map."""
+    folder = tmp_path_factory.mktemp("deformable")
+
+    @cache
+    def make(dcn, precision="fp32"):
+        if dcn == "custom" and not (libraries.NATIVE / libraries.host()).is_dir():
+            pytest.skip("the delegate has not been built: make native")
+        export_tflite(Checkpoint(build_detector(NECK, seed=0), "test"), dcn, precision, (96, 64), folder / f"{dcn}-{precision}", quietly)
+        return open_artifact(folder / f"{dcn}-{precision}")
+
+    return make
+
+
 @pytest.mark.parametrize("dcn", TFLITE_ROUTES)
-def test_deformable_layers(dcn, tmp_path):
-    checkpoint = Checkpoint(build_detector(NECK, seed=0), "test")
-    parity = export_tflite(checkpoint, dcn, "fp32", (96, 64), tmp_path / "a", quietly)
-    assert parity.scores < LIMITS["fp32"].scores
-    interpreter = open_interpreter(open_artifact(tmp_path / "a"), 1, True)
-    operators = [node.op for node in read_nodes(interpreter)]
-    # Nothing that the GPU delegate lacks, no shape that is only known when it runs, no guard before a gather.
-    assert not {"GATHER_ND", "SHAPE", "SELECT", "SELECT_V2", "LESS"} & set(operators)
-    assert operators.count("GATHER") == (8 if dcn == "decomposed" else 0)
-    assert left_by_gpu(read_nodes(interpreter)) == []
+def test_deformable_layers(dcn, deformable):
+    artifact = deformable(dcn)
+    assert artifact.manifest.parity.scores < LIMITS["fp32"].scores
+    interpreter = open_interpreter(artifact, 1, True)
+    nodes = read_nodes(interpreter)
+    operators = Counter(node.op for node in nodes)
+    # No shape that is only known when it runs, no guard before a gather.
+    assert not {"SHAPE", "FILL"} & operators.keys()
     assert all(-1 not in tensor["shape_signature"] for tensor in interpreter.get_tensor_details())
+    if dcn == "grid-sample":  # a yardstick
+        return
+    assert not {"GATHER_ND", "SELECT", "SELECT_V2", "LESS"} & operators.keys()
+    assert operators["GATHER"] == (8 if dcn == "decomposed" else 0)
+    assert operators["DeformConvTiled"] == (2 if dcn == "custom" else 0)
+    assert [left.op for left in left_by_gpu(nodes)] == (["DeformConvTiled"] if dcn == "custom" else [])
+
+
+def test_custom_operators_without_their_delegate(deformable):
+    artifact = deformable("custom")
+    assert artifact.manifest.runtime.library == LIBRARIES["litert"]
+    with pytest.raises(RuntimeError, match="DeformConvTiled"):
+        Interpreter(str(artifact.model_path)).allocate_tensors()
+
+
+def test_custom_operators_in_half_precision(deformable):
+    full, half = deformable("custom"), deformable("custom", "fp16")
+    assert full.manifest.parity.scores < half.manifest.parity.scores < LIMITS["fp16"].scores
+
+
+def test_a_converter_that_breaks_a_stand_in_is_found_out(deformable, monkeypatch):
+    deformable("custom")  # or skips
+    monkeypatch.setattr("export.tflite_routes.STAND_IN", 1.0)  # so that nothing is recognised
+    with pytest.raises(UserError, match="differs from torch"):
+        deformable.__wrapped__("custom")
+
+
+def test_metadata_reads_back(tflite_artifact):
+    model = read_model(tflite_artifact.model_path)
+    (entry,) = [entry for entry in model.metadata if entry.name == METADATA.encode()]
+    content = bytes(model.buffers[entry.buffer].data)
+    assert content[4:8] == IDENTIFIER
+
+    def field(table, number, read):
+        return read(table, table.Offset(4 + 2 * number))
+
+    def text(table, place):
+        return table.String(place + table.Pos).decode()
+
+    def elements(table, place):
+        first = table.Vector(place)
+        return [Table(table.Bytes, table.Indirect(first + 4 * index)) for index in range(table.VectorLen(place))]
+
+    def floats(table, place):
+        return [table.Get(Float32Flags, table.Vector(place) + 4 * index) for index in range(table.VectorLen(place))]
+
+    root = Table(content, int.from_bytes(content[:4], "little"))
+    assert field(root, 0, text) == "retinaface-none-fp32-100x180-tflite"
+    assert field(root, 2, text) == f"weights {tflite_artifact.manifest.reference.sha256[:12]}"
+    (graph,) = field(root, 3, elements)
+    (image,) = field(graph, 2, elements)
+    assert "BGR" in field(image, 1, text)
+    (unit,) = field(image, 4, elements)
+    normalization = Table(content, unit.Indirect(unit.Offset(6) + unit.Pos))
+    assert field(normalization, 0, floats) == [104.0, 117.0, 123.0]
+    assert [field(output, 0, text) for output in field(graph, 3, elements)] == [output.name for output in tflite_artifact.manifest.outputs]
+
+
+def test_tensorflows_own_interpreter_agrees(tflite_artifact):
+    tensorflow = pytest.importorskip("tensorflow", reason="the extra `tensorflow` is not installed")
+    detector = artifact_detector(tflite_artifact, 1)
+    interpreter = tensorflow.lite.Interpreter(str(tflite_artifact.model_path))
+    run = interpreter.get_signature_runner()
+    tensor = np.random.default_rng(0).uniform(-120, 150, (1, 3, 100, 180)).astype(np.float32)
+    outputs = run(image=tensor.transpose(0, 2, 3, 1))
+    for name, values in detector.runtime.run(tensor)._asdict().items():
+        np.testing.assert_allclose(outputs[name][0], values, atol=1e-4)
 
 
 @pytest.mark.parametrize(("channels", "outputs"), [(8, 3), (4, 6)])
