@@ -60,7 +60,7 @@ ONNX_ARTIFACTS := $(foreach size,$(SIZE),$(OUT)/artifacts/$(VARIANT)-$(ROUTE)-fp
 TFLITE_ARTIFACTS := $(foreach precision,$(PRECISION),$(foreach size,$(filter-out dynamic,$(SIZE)),\
   $(OUT)/artifacts/$(VARIANT)-$(TFLITE_ROUTE)-$(precision)-$(size)-tflite))
 
-.PHONY: help all setup test test-accuracy lint summary export-onnx bench-onnx export-tflite bench-tflite bench-speed detect native bench-kernel data train-shipped bench-train lock clean FORCE
+.PHONY: help all setup test test-accuracy lint summary export-onnx bench-onnx export-tflite bench-tflite export-all bench-speed detect native bench-kernel data train-shipped bench-train lock clean FORCE
 
 help: ## list the targets
 	@sed -n '/^#/!q;s/^# \{0,1\}//p;s/^#$$//p' Makefile
@@ -142,6 +142,25 @@ $(OUT)/artifacts/$(VARIANT)-$(TFLITE_ROUTE)-%-tflite/detector.json: $(OUT)/choic
 bench-tflite: export-tflite ## the same for those
 	$(PY) -m runtime_bench run $(TFLITE_ARTIFACTS) --threads $(THREADS) --json "$(OUT)/bench/tflite.json" \
 	  $(if $(WIDER),--wider "$(WIDER)" $(if $(LIST),--list "$(LIST)")) $(if $(LIMIT),--limit $(LIMIT))
+
+# Every format, route and precision of one network. A route that fails is a row of the table with its reason, and an exit code at the end.
+ALL_VARIANT := $(if $(filter command environment,$(firstword $(origin VARIANT))),$(VARIANT),acwface_dcn)
+ALL_SIZE := $(filter-out dynamic,$(SIZE))
+ALL_KINDS := $(if $(findstring _dcn,$(ALL_VARIANT)),\
+  $(foreach route,native decomposed custom,onnx:$(route):fp32) $(foreach route,decomposed bounded custom,tflite:$(route):fp32 tflite:$(route):fp16),\
+  onnx:none:fp32 tflite:none:fp32 tflite:none:fp16)
+ALL_EXPORTS := $(foreach size,$(ALL_SIZE),$(addsuffix :$(size),$(ALL_KINDS)))
+export_name = $(ALL_VARIANT)-$(word 2,$1)-$(word 3,$1)-$(word 4,$1)-$(word 1,$1)
+ALL_NAMES := $(foreach row,$(ALL_EXPORTS),$(call export_name,$(subst :, ,$(row))))
+
+export-all: .venv/.ready ## every export of acwface_dcn or VARIANT: parity, size, latency and AP drop in one table (an hour)
+	@rm -rf "$(OUT)/failures"; mkdir -p "$(OUT)/failures"
+	for row in $(ALL_EXPORTS); do \
+	  IFS=: read -r format route precision size <<<"$$row"; log="$(OUT)/failures/$(ALL_VARIANT)-$$route-$$precision-$$size-$$format.txt"; \
+	  if $(MAKE) --no-print-directory export-$$format VARIANT=$(ALL_VARIANT) DCN=$${route#none} PRECISION=$$precision SIZE=$$size 2>&1 | tee "$$log"; \
+	  then rm "$$log"; fi; done
+	$(PY) -m runtime_bench exports $(addprefix $(OUT)/artifacts/,$(ALL_NAMES)) --failures "$(OUT)/failures" --threads $(THREADS) \
+	  --json "$(OUT)/bench/exports.json" $(if $(WIDER),--wider "$(WIDER)" $(if $(LIST),--list "$(LIST)")) $(if $(LIMIT),--limit $(LIMIT))
 
 detect: export-onnx ## faces of PHOTOS, drawn, by the first of those artifacts
 	$(PY) -m runtime_bench detect $(firstword $(ONNX_ARTIFACTS)) $(PHOTOS) --out "$(OUT)/detect"

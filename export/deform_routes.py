@@ -115,8 +115,8 @@ def _corners(offset: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         (1, width, tap % 3 - 1, torch.arange(width).view(1, -1, 1)),
     ):
         # A sample further out than the border is as zero as one on it.
-        point = (offset[0, axis::2].permute(1, 2, 0) + (place + steps).float()).clamp(-1, length) + 1
-        corner = point.floor().clamp(max=length)
+        point = (offset[0, axis::2].permute(1, 2, 0) + (place + steps).float()).clamp(-1.0, torch.sym_float(length)) + 1
+        corner = point.floor().clamp(max=torch.sym_float(length))
         corners.append(corner)
         fractions.append(point - corner)
     return corners[0], corners[1], fractions[0], fractions[1]

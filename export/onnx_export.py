@@ -10,8 +10,11 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import onnx
+import onnx_ir
+import onnx_ir.passes.common as common_passes
 import onnxsim
 import torch
+from onnxscript import optimizer
 
 from export.deform_routes import ONNX_TRANSLATIONS, ROUTES, Requirements
 from export.package import OUTPUTS, Limits, Progress, Target, converter_failed, package
@@ -96,10 +99,21 @@ def convert_to_onnx(model: DeployModel, name: str, opset: int, size: tuple[int, 
                 output_names=list(OUTPUTS),
                 dynamic_shapes=None if size else dynamic,
                 custom_translation_table=ONNX_TRANSLATIONS,
+                optimize=False,
             )
+            _fold(program.model)
         return program.model_proto
     except Exception as error:  # whatever the exporter raises
         raise converter_failed(f"torch.onnx cannot convert {name} ({type(error).__name__})", f"{log.getvalue()}\n{error}\n") from error
+
+
+def _fold(model: onnx_ir.Model) -> None:
+    """What torch.onnx would do to its result, less its search for patterns: minutes for thousands of operators, and onnxsim comes after."""
+    optimizer.inline(model)
+    optimizer.fold_constants(model)
+    optimizer.remove_unused_nodes(model)
+    common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    common_passes.CommonSubexpressionEliminationPass()(model)
 
 
 @contextlib.contextmanager

@@ -45,8 +45,8 @@ def _corners(predicted: Sequence[Tensor], limit: float | None) -> tuple[Tensor, 
         (1, width, torch.arange(width).view(1, -1, 1) + (tap % 3 - 1)),
     ):
         # A sample further out than the border is as zero as one on it.
-        point = (offset[..., axis::2] + place.float()).clamp(-1, length) + 1
-        corner = point.floor().clamp(max=length)
+        point = (offset[..., axis::2] + place.float()).clamp(-1.0, float(length)) + 1
+        corner = point.floor().clamp(max=float(length))
         corners.append(corner)
         fractions.append(point - corner)
     below, right = fractions

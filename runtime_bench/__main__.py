@@ -24,11 +24,12 @@ from runtime_bench.detect import open_detector, torch_detector
 from runtime_bench.draw import draw_detections
 from runtime_bench.drift import References
 from runtime_bench.evaluate import evaluate, protocol
+from runtime_bench.exports import Export, measure_exports, write_exports
 from runtime_bench.latency import RUNS
 from runtime_bench.profile import RUNS as PROFILE_RUNS
 from runtime_bench.profile import profile_artifact, write_profile
 from runtime_bench.record import Result, write_results
-from runtime_bench.report import profile_tables, results_table, speeds_table
+from runtime_bench.report import exports_table, profile_tables, results_table, speeds_table
 from runtime_bench.roofline import processor
 from runtime_bench.samples import PORTRAIT, sample_set
 from runtime_bench.widerface import WiderFace, load_validation
@@ -100,8 +101,25 @@ def main() -> int:
         "--json", type=Path, default=Path("build/bench/speed.json"), metavar="FILE", help="records (default: %(default)s)"
     )
 
+    exports = commands.add_parser(
+        "exports",
+        help="all exports of a checkpoint in one table, failed ones too",
+        description="Measure as `run` does, and add parity; an artifact that is missing or cannot be run is a row with its reason.",
+        epilog="example: python -m runtime_bench exports build/artifacts/*-640-* --wider WIDER_FACE",
+    )
+    exports.add_argument("artifacts", type=Path, nargs="+", metavar="ARTIFACT", help="artifact folder, whether it exists or not")
+    exports.add_argument("--failures", type=Path, metavar="DIR", help="holds NAME.txt, the error, for each artifact that could not be made")
+    _add_dataset(exports)
+    exports.add_argument("--threads", type=_positive, default=1, metavar="T", help="of the latency measurement (default: %(default)s)")
+    exports.add_argument("--runs", type=_positive, default=RUNS, metavar="N", help="latency runs after warm-up (default: %(default)s)")
+    exports.add_argument(
+        "--json", type=Path, default=Path("build/bench/exports.json"), metavar="FILE", help="the records (default: %(default)s)"
+    )
+
     args = parser.parse_args()
-    return {"compare": _compare, "run": _run, "evaluate": _evaluate, "detect": _detect, "profile": _profile}[args.command](args)
+    return {"compare": _compare, "exports": _exports, "run": _run, "evaluate": _evaluate, "detect": _detect, "profile": _profile}[
+        args.command
+    ](args)
 
 
 def _add_dataset(parser: argparse.ArgumentParser) -> None:
@@ -158,6 +176,17 @@ def _run(args: argparse.Namespace) -> int:
             print(results_table(results))
             print(f"records: {args.json}")
     return 2 if failed else 0
+
+
+def _exports(args: argparse.Namespace) -> int:
+    references = References(_open_dataset(args))
+    exports: list[Export] = []
+    for export in measure_exports(args.artifacts, args.failures, references, args.threads, args.runs):
+        exports.append(export)
+        write_exports(args.json, exports)
+    print(exports_table(exports))
+    print(f"records: {args.json}")
+    return 2 if any(export.reason for export in exports) else 0
 
 
 def _evaluate(args: argparse.Namespace) -> int:

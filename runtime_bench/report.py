@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from runtime_bench.compare import Speed
+from runtime_bench.exports import Export
 from runtime_bench.profile import Operator, Profile
 from runtime_bench.record import Result, SubsetAP
 from runtime_bench.widerface import SUBSETS
@@ -63,6 +64,31 @@ def speeds_table(speeds: Sequence[Speed]) -> str:
             tabulate(rows, headers, colalign=("left", "left", *["right"] * (len(headers) - 2)), disable_numparse=True),
         ]
     )
+
+
+def exports_table(exports: Sequence[Export]) -> str:
+    """A row for each; below it why rows have no figures, and how those of the others were measured."""
+    headers = ["export", "MB", "median ms", "scores", "boxes px", "landmarks px", *SUBSETS, "drop e / m / h"]
+    rows = []
+    for export in exports:
+        parity, result = export.parity, export.result
+        if parity is None or result is None:
+            rows.append([export.artifact, "failed", *["-"] * (len(headers) - 2)])
+            continue
+        rows.append(
+            [
+                export.artifact,
+                f"{result.size_bytes / 1e6:.2f}",
+                "-" if result.latency_ms is None else f"{result.latency_ms.median:.1f}",
+                *(f"{value:.1e}" for value in (parity.scores, parity.boxes_px, parity.landmarks_px)),
+                *_percent(result.ap),
+                " / ".join(_percent(result.drop, sign="+")),
+            ]
+        )
+    lines = [tabulate(rows, headers, colalign=("left", *["right"] * (len(headers) - 1)), disable_numparse=True)]
+    lines += [f"{export.artifact}: {export.reason}" for export in exports if export.reason]
+    results = [export.result for export in exports if export.result]
+    return "\n".join(lines + list(dict.fromkeys(describe(result) for describe in (_latency, _accuracy) for result in results)))
 
 
 _LISTED = 30

@@ -64,11 +64,16 @@ class BlockConv(nn.Module):
         self.to_blocks = nn.Parameter(torch.eye(self.weight.shape[1]).view(-1, conv.in_channels, _BLOCK, _BLOCK))
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[2:]
-        whole = pad(x, (0, -width % _BLOCK, 0, -height % _BLOCK))
-        blocks = conv2d(whole, self.to_blocks, stride=_BLOCK)
+        below, right = (-length % _BLOCK for length in x.shape[2:])
+        blocks = conv2d(pad(x, (0, right, 0, below)), self.to_blocks, stride=_BLOCK)
         out = conv2d(blocks, self.weight, self.bias.expand(len(self.weight)), padding=self.weight.shape[-1] // 2)
-        return pixel_shuffle(out, _BLOCK)[..., :height, :width]
+        out = pixel_shuffle(out, _BLOCK)
+        if not below and not right:
+            return out
+        # What was added is cut off by a convolution, too: behind a slice onnx2tf takes rows for channels.
+        first = torch.zeros(1, 1, below + 1, right + 1)
+        first[..., 0, 0] = 1
+        return conv2d(out, first)
 
 
 _BLOCK = 4
