@@ -60,7 +60,7 @@ ONNX_ARTIFACTS := $(foreach size,$(SIZE),$(OUT)/artifacts/$(VARIANT)-$(ROUTE)-fp
 TFLITE_ARTIFACTS := $(foreach precision,$(PRECISION),$(foreach size,$(filter-out dynamic,$(SIZE)),\
   $(OUT)/artifacts/$(VARIANT)-$(TFLITE_ROUTE)-$(precision)-$(size)-tflite))
 
-.PHONY: help all setup test test-accuracy lint summary export-onnx bench-onnx export-tflite bench-tflite bench-speed detect native bench-kernel data train-shipped bench-train lock clean FORCE
+.PHONY: help all setup test test-accuracy golden lint summary export-onnx bench-onnx export-tflite bench-tflite bench-speed detect native bench-kernel data train-shipped bench-train lock clean FORCE
 
 help: ## list the targets
 	@sed -n '/^#/!q;s/^# \{0,1\}//p;s/^#$$//p' Makefile
@@ -90,6 +90,9 @@ test: .venv/.ready ## the tests: fast, no root, no network
 
 test-accuracy: .venv/.ready ## WIDER FACE accuracy of the public weights, torch and ONNX (minutes)
 	$(PY) -m pytest -m accuracy
+
+golden: .venv/.ready ## write the vectors that Kotlin and Swift replay (tests/golden)
+	$(PY) -m tests.golden.make_golden
 
 lint: .venv/.ready ## style and formatting
 	$(PY) -m ruff check .
