@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,7 +27,9 @@ from model.artifact import (
     OutputTensor,
     Parity,
     RuntimeSpec,
+    open_artifact,
 )
+from model.errors import UserError
 from model.postprocess import Thresholds, postprocess
 from model.preprocess import InputSpec, prepare
 from runtime_bench.record import Latency, Result
@@ -74,7 +78,7 @@ def letterbox() -> dict:
 
 
 def preprocess() -> dict:
-    # Down, up, one axis only, no resizing at all; both orders of colours and both layouts.
+    # Down, up, one axis only, no resizing at all; both orders of colours and both layouts; tall ones, whose columns Pillow resizes first.
     settings = [
         ((23, 37), (16, 16), InputSpec(layout="NHWC")),
         ((23, 37), (16, 16), InputSpec(mean=(123.0, 117.0, 104.0), scale=0.0078125, colour_order="RGB", layout="NCHW")),
@@ -83,6 +87,7 @@ def preprocess() -> dict:
         ((40, 9), (8, 9), InputSpec(layout="NHWC")),
         ((61, 7), (10, 30), InputSpec(layout="NCHW")),
         ((2, 50), (9, 13), InputSpec(layout="NHWC")),
+        ((41, 20), (9, 9), InputSpec(layout="NHWC")),
     ]
     cases = []
     for seed, ((height, width), size, spec) in enumerate(settings, 1):
@@ -246,8 +251,8 @@ MANIFEST = Manifest(
     precision="fp32",
     format="tflite",
     weights="written for tests",
-    model=File("model.tflite", "00" * 32, 1234567),
-    reference=File("reference.safetensors", "ff" * 32, 7654321),
+    model=File("model.tflite", hashlib.sha256(b"a model").hexdigest(), 7),
+    reference=File("reference.safetensors", hashlib.sha256(b"a reference").hexdigest(), 11),
     input=InputTensor(layout="NHWC", shape=(1, 480, 640, 3)),
     outputs=(
         OutputTensor("scores", "scores", (1, 12600)),
@@ -280,6 +285,9 @@ def manifest() -> dict:
         "whole numbers for real ones": changed('"mean":[104.0,117.0,123.0]', '"mean":[104,117,123]'),
         "escapes": changed("written for tests", '\\u00e9\\ud83d\\ude00\\n\\/\\\\\\"'),
         "an exponent": changed('"score":0.5', '"score":5E-1'),
+        "a whole number as a real one": changed('"top_k":5000', '"top_k":5000.0'),
+        "a whole number with an exponent": changed('"top_k":5000', '"top_k":5e3'),
+        "minus nothing": changed('"scale":1.0', '"scale":-0'),
         "not JSON": text[:-1],
         "more after the end": text + "{}",
         "a comma too many": changed('"shape":[1,480,640,3]', '"shape":[1,480,640,3,]'),
@@ -300,16 +308,25 @@ def manifest() -> dict:
         "a type that is not known": changed('"dtype":"float32"', '"dtype":"int8"'),
         "a meaning that is not known": changed('"meaning":"scores"', '"meaning":"mask"'),
         "two means": changed('"mean":[104.0,117.0,123.0]', '"mean":[104.0,117.0]'),
+        "a newer schema": changed('"schema":1', '"schema":2'),
+        "an older schema": changed('"schema":1', '"schema":0'),
+        "no schema": changed(',"schema":1', ""),
+        "a path for a file": changed('"name":"model.tflite"', '"name":"../model.tflite"'),
         "a list": "[]",
         "nothing": "",
     }
     cases = []
-    for name, candidate in texts.items():
-        try:
-            read = msgspec.to_builtins(msgspec.json.decode(candidate.encode(), type=Manifest))
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            read = None
-        cases.append({"name": name, "text": candidate, "accepted": read is not None})
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / MANIFEST.model.name).write_bytes(b"a model")
+        (Path(folder) / MANIFEST.reference.name).write_bytes(b"a reference")
+        for name, candidate in texts.items():
+            (Path(folder) / "detector.json").write_text(candidate, encoding="utf-8")
+            try:
+                open_artifact(Path(folder))
+                accepted = True
+            except UserError:
+                accepted = False
+            cases.append({"name": name, "text": candidate, "accepted": accepted})
     return {"manifest": msgspec.to_builtins(MANIFEST), "cases": cases}
 
 
