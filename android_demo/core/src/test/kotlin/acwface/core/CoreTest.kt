@@ -20,6 +20,25 @@ class CoreTest {
     }
 
     @Test
+    fun whatCannotRunIsSaid() {
+        val text = Golden.read("manifest.json").cases.first()["text"].string
+        val libraries = mapOf("acwface_litert" to "1.1.1")
+
+        fun problem(before: String = "", after: String = "", runtime: String = "2.3.0", libraries: Map<String, String> = mapOf("acwface_litert" to "1.1.1")) =
+            incompatibility(readManifest(text.replaceFirst(before, after)), runtime, libraries)?.problem
+
+        assertEquals(null, problem(libraries = libraries))
+        assertEquals(Problem.FORMAT, problem("tflite", "onnx"))
+        assertEquals(Problem.RUNTIME, problem(runtime = "2.1.1"))
+        assertEquals(Problem.LIBRARY, problem(libraries = emptyMap()))
+        assertEquals(Problem.LIBRARY_VERSION, problem(libraries = mapOf("acwface_litert" to "1.1.0")))
+        assertEquals(Problem.INPUT, problem("[1,480,640,3]", "[1,null,640,3]"))
+        assertEquals(Problem.INPUT, problem("[1,480,640,3]", "[2,480,640,3]"))
+        assertEquals(Problem.OUTPUTS, problem("[1,480,640,3]", "[1,640,640,3]"))
+        assertEquals(Problem.OUTPUTS, problem("\"meaning\":\"box_deltas\"", "\"meaning\":\"scores\""))
+    }
+
+    @Test
     fun aCoveringViewCutsBothSidesOff() {
         // A 640x480 frame covers a 1000x1000 view: 2.083 view pixels for one, 166.7 of them beyond the left edge.
         val map = ViewMap().apply { set(640, 480, 1000, 1000, fill = true, mirrored = false) }
