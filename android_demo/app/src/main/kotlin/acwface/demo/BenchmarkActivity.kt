@@ -67,7 +67,8 @@ class BenchmarkActivity : ComponentActivity() {
     }
 
     private fun measure(name: String?, hardware: Hardware, warmup: Int, runs: Int): File {
-        val model = Models(assets).read().first.firstOrNull { it.name == name } ?: throw IOException(getString(R.string.benchmark_no_model, name))
+        val model =
+            Models(assets).read().first.firstOrNull { it.name == name } ?: throw IOException(getString(R.string.benchmark_no_model, name))
         Models.incompatibility(model)?.let { throw IOException("${it.problem}: ${it.needed}, ${it.present}") }
         if (!Models(assets).isIntact(model)) throw IOException(getString(R.string.model_damaged, model.name))
         val height = checkNotNull(model.manifest.input.height)
@@ -92,7 +93,7 @@ class BenchmarkActivity : ComponentActivity() {
                 manifest = model.manifest,
                 runtimeVersion = BuildConfig.LITERT_VERSION,
                 device = "${Build.MANUFACTURER} ${Build.MODEL}, Android ${Build.VERSION.RELEASE}, ${opened.hardware.unit.name.lowercase()}",
-                machine = if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.S) "${Build.SOC_MANUFACTURER} ${Build.SOC_MODEL}" else Build.HARDWARE,
+                machine = processor(),
                 threads = opened.hardware.threads,
                 loadMs = loadMs,
                 latency = Latency.of(times, warmup),
@@ -122,6 +123,9 @@ class BenchmarkActivity : ComponentActivity() {
             (state ushr 24).toByte()
         }
     }
+
+    private fun processor() =
+        if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.S) "${Build.SOC_MANUFACTURER} ${Build.SOC_MODEL}" else Build.HARDWARE
 
     /** Bytes: the process's largest resident memory so far. */
     private fun peakMemory(): Long {

@@ -258,10 +258,12 @@ abstract class DetectorActivity : ComponentActivity() {
     private fun showOpened(opened: OpenedNetwork, wanted: Hardware) {
         if (isDestroyed) return
         showModelNotice(null)
-        val running = getString(if (opened.hardware.unit == Hardware.Unit.NPU) R.string.runs_on_npu else R.string.runs_on, describe(opened.hardware))
+        val sentence = if (opened.hardware.unit == Hardware.Unit.NPU) R.string.runs_on_npu else R.string.runs_on
+        val running = getString(sentence, describe(opened.hardware))
         val refusals = opened.failures.map { getString(R.string.refused, it.unit.name, it.message) }
         hardwareText.text = (listOf(running) + refusals).joinToString("\n")
-        hardwareText.contentDescription = if (opened.failures.isEmpty()) running else getString(R.string.fallback, describe(wanted), running)
+        hardwareText.contentDescription =
+            if (opened.failures.isEmpty()) running else getString(R.string.fallback, describe(wanted), running)
         onDetectorReady()
     }
 

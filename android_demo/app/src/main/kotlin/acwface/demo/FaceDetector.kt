@@ -12,7 +12,9 @@ class FaceDetector(val model: Model, val opened: OpenedNetwork) : AutoCloseable 
     private val width = checkNotNull(model.manifest.input.width)
     private val preprocessor = Preprocessor(model.manifest.input.spec, height, width)
     private val postprocessor =
-        model.manifest.anchors.let { Postprocessor(makeAnchors(height, width, it.strides, it.minSizes), it.variances, model.manifest.thresholds) }
+        model.manifest.anchors.let {
+            Postprocessor(makeAnchors(height, width, it.strides, it.minSizes), it.variances, model.manifest.thresholds)
+        }
 
     /** Milliseconds of the last photograph. */
     var preprocessMs = 0.0

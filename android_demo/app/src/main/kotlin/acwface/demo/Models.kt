@@ -63,6 +63,7 @@ class Models(private val assets: AssetManager) {
         const val FOLDER = "models"
         private const val MANIFEST = "detector.json"
 
-        fun incompatibility(model: Model): Incompatibility? = incompatibility(model.manifest, BuildConfig.LITERT_VERSION, KernelDelegate.libraries())
+        fun incompatibility(model: Model): Incompatibility? =
+            incompatibility(model.manifest, BuildConfig.LITERT_VERSION, KernelDelegate.libraries())
     }
 }

@@ -6,19 +6,20 @@ import com.google.ai.edge.litert.BuiltinNpuAcceleratorProvider
 import com.google.ai.edge.litert.CompiledModel
 import com.google.ai.edge.litert.Environment
 import com.google.ai.edge.litert.TensorBuffer
+import org.tensorflow.lite.InterpreterApi
 import java.io.FileInputStream
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import java.nio.FloatBuffer
 import java.nio.channels.FileChannel
-import org.tensorflow.lite.InterpreterApi
 
 /** Where a network runs. [threads] count for the CPU only. */
 data class Hardware(val unit: Unit, val threads: Int) {
     enum class Unit { CPU, GPU, NPU }
 
     companion object {
-        val CHOICES = listOf(Hardware(Unit.CPU, 4), Hardware(Unit.CPU, 2), Hardware(Unit.CPU, 1), Hardware(Unit.GPU, 1), Hardware(Unit.NPU, 1))
+        val CHOICES =
+            listOf(Hardware(Unit.CPU, 4), Hardware(Unit.CPU, 2), Hardware(Unit.CPU, 1), Hardware(Unit.GPU, 1), Hardware(Unit.NPU, 1))
     }
 }
 
@@ -53,7 +54,8 @@ class NetworkException(message: String, cause: Throwable) : Exception(message, c
 fun openNetwork(context: Context, model: Model, wanted: Hardware): OpenedNetwork {
     val failures = ArrayList<OpenedNetwork.Failure>()
     val custom = model.manifest.runtime.library != null
-    for (hardware in listOf(Hardware.Unit.NPU, Hardware.Unit.GPU, Hardware.Unit.CPU).dropWhile { it != wanted.unit }.map { Hardware(it, cpuThreads(it, wanted)) }) {
+    val units = listOf(Hardware.Unit.NPU, Hardware.Unit.GPU, Hardware.Unit.CPU).dropWhile { it != wanted.unit }
+    for (hardware in units.map { Hardware(it, threads(it, wanted)) }) {
         try {
             val network =
                 when {
@@ -73,7 +75,7 @@ fun openNetwork(context: Context, model: Model, wanted: Hardware): OpenedNetwork
     error("the CPU is always tried")
 }
 
-private fun cpuThreads(unit: Hardware.Unit, wanted: Hardware) =
+private fun threads(unit: Hardware.Unit, wanted: Hardware) =
     when {
         unit != Hardware.Unit.CPU -> 1
         wanted.unit == Hardware.Unit.CPU -> wanted.threads
@@ -120,7 +122,10 @@ private class CompiledNetwork(context: Context, model: Model, hardware: Hardware
 
     private fun options(hardware: Hardware) =
         when (hardware.unit) {
-            Hardware.Unit.CPU -> CompiledModel.Options(Accelerator.CPU).apply { cpuOptions = CompiledModel.CpuOptions(numThreads = hardware.threads) }
+            Hardware.Unit.CPU ->
+                CompiledModel.Options(Accelerator.CPU).apply {
+                    cpuOptions = CompiledModel.CpuOptions(numThreads = hardware.threads)
+                }
             // Single precision: what the parity in detector.json was measured with.
             Hardware.Unit.GPU ->
                 CompiledModel.Options(Accelerator.GPU).apply {
@@ -187,8 +192,10 @@ private class InterpretedNetwork(context: Context, model: Model, threads: Int) :
             }
         }
 
-    private fun direct(shape: List<Int?>): ByteBuffer =
-        ByteBuffer.allocateDirect(Float.SIZE_BYTES * shape.fold(1) { size, axis -> size * checkNotNull(axis) }).order(ByteOrder.nativeOrder())
+    private fun direct(shape: List<Int?>): ByteBuffer {
+        val floats = shape.fold(1) { size, axis -> size * checkNotNull(axis) }
+        return ByteBuffer.allocateDirect(Float.SIZE_BYTES * floats).order(ByteOrder.nativeOrder())
+    }
 
     private fun array(meaning: String) = FloatArray(buffers.getValue(meaning).capacity())
 

@@ -87,7 +87,8 @@ class PhotoActivity : DetectorActivity() {
         /** Upright, in bytes red, green, blue, alpha, no side longer than [MAX_SIDE]. */
         fun decode(context: Context, uri: Uri): Bitmap {
             val bitmap = if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.P) decodeModern(context, uri) else decodeOld(context, uri)
-            return if (bitmap.config == Bitmap.Config.ARGB_8888) bitmap else bitmap.copy(Bitmap.Config.ARGB_8888, false) ?: throw IOException("no memory")
+            if (bitmap.config == Bitmap.Config.ARGB_8888) return bitmap
+            return bitmap.copy(Bitmap.Config.ARGB_8888, false) ?: throw IOException("no memory")
         }
 
         @androidx.annotation.RequiresApi(Build.VERSION_CODES.P)
@@ -102,9 +103,11 @@ class PhotoActivity : DetectorActivity() {
         fun decodeOld(context: Context, uri: Uri): Bitmap {
             val bounds = BitmapFactory.Options().apply { inJustDecodeBounds = true }
             open(context, uri) { BitmapFactory.decodeStream(it, null, bounds) }
-            val options = BitmapFactory.Options().apply { inSampleSize = (maxOf(bounds.outWidth, bounds.outHeight) + MAX_SIDE - 1) / MAX_SIDE }
+            val longest = maxOf(bounds.outWidth, bounds.outHeight)
+            val options = BitmapFactory.Options().apply { inSampleSize = (longest + MAX_SIDE - 1) / MAX_SIDE }
             val bitmap = open(context, uri) { BitmapFactory.decodeStream(it, null, options) } ?: throw IOException("not an image")
-            val orientation = open(context, uri) { ExifInterface(it).getAttributeInt(ExifInterface.TAG_ORIENTATION, ExifInterface.ORIENTATION_NORMAL) }
+            val exif = open(context, uri) { ExifInterface(it) }
+            val orientation = exif.getAttributeInt(ExifInterface.TAG_ORIENTATION, ExifInterface.ORIENTATION_NORMAL)
             val upright = upright(orientation)
             return if (upright.isIdentity) bitmap else Bitmap.createBitmap(bitmap, 0, 0, bitmap.width, bitmap.height, upright, true)
         }

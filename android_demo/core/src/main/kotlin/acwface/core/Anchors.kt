@@ -9,7 +9,8 @@ const val ANCHOR_VALUES = 4
  * Levels in order, cells row by row, sizes of a cell next to each other: the order of the network's outputs.
  */
 fun makeAnchors(height: Int, width: Int, strides: List<Int>, minSizes: List<List<Int>>): FloatArray {
-    if (strides.size != minSizes.size || strides.any { it < 1 }) throw FormatException("anchors: one list of min_sizes for each stride expected")
+    if (strides.size != minSizes.size) throw FormatException("anchors: one list of min_sizes for each stride expected")
+    if (strides.any { it < 1 }) throw FormatException("anchors: strides of at least 1 expected")
     val count = strides.indices.sumOf { cells(height, strides[it]) * cells(width, strides[it]) * minSizes[it].size }
     val anchors = FloatArray(ANCHOR_VALUES * count)
     var at = 0

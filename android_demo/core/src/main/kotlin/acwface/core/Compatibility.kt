@@ -53,6 +53,6 @@ fun incompatibility(manifest: Manifest, runtimeVersion: String, libraries: Map<S
     val rows = makeAnchors(height, width, manifest.anchors.strides, manifest.anchors.minSizes).size / ANCHOR_VALUES
     val expected = mapOf("scores" to listOf(1, rows), "box_deltas" to listOf(1, rows, 4), "landmark_deltas" to listOf(1, rows, 10))
     val actual = manifest.outputs.associate { it.meaning to it.shape }
-    if (manifest.outputs.size != expected.size || actual != expected) return Incompatibility(Problem.OUTPUTS, actual.toString(), expected.toString())
-    return null
+    val fits = manifest.outputs.size == expected.size && actual == expected
+    return if (fits) null else Incompatibility(Problem.OUTPUTS, actual.toString(), expected.toString())
 }

@@ -108,7 +108,7 @@ internal class JsonParser(private val text: String) {
             't' -> '\t'
             'u' -> {
                 val digits = text.substring(at, minOf(at + 4, text.length))
-                if (digits.length < 4 || !digits.all { it in '0'..'9' || it in 'a'..'f' || it in 'A'..'F' }) fail("four hexadecimal digits expected")
+                if (!HEXADECIMAL.matches(digits)) fail("four hexadecimal digits expected")
                 at += 4
                 digits.toInt(16).toChar()
             }
@@ -150,6 +150,7 @@ internal class JsonParser(private val text: String) {
 
     private companion object {
         const val MAX_DEPTH = 100
+        val HEXADECIMAL = Regex("[0-9a-fA-F]{4}")
         val NUMBER = Regex("-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][+-]?[0-9]+)?")
     }
 }
@@ -165,7 +166,10 @@ internal class JsonFields(value: Any?, private val path: String) {
 
     fun string(name: String): String = get(name) as? String ?: fail(name, "a string expected")
 
-    fun oneOf(name: String, vararg words: String): String = string(name).also { if (it !in words) fail(name, "one of ${words.joinToString()} expected, not $it") }
+    fun oneOf(name: String, vararg words: String): String {
+        val word = string(name)
+        return if (word in words) word else fail(name, "one of ${words.joinToString()} expected, not $word")
+    }
 
     fun long(name: String): Long = whole(get(name), name)
 
@@ -177,7 +181,9 @@ internal class JsonFields(value: Any?, private val path: String) {
 
     fun doubles(name: String): List<Double> = list(name) { real(it, name) }
 
-    fun intLists(name: String): List<List<Int>> = list(name) { row -> (row as? List<*> ?: fail(name, "lists expected")).map { small(it, name) } }
+    fun intLists(name: String): List<List<Int>> = list(name) { row ->
+        (row as? List<*> ?: fail(name, "lists expected")).map { small(it, name) }
+    }
 
     /** Axes of a tensor: null where any length goes. */
     fun shape(name: String): List<Int?> =
@@ -218,7 +224,10 @@ internal class JsonFields(value: Any?, private val path: String) {
         return number.toLongOrNull() ?: fail(name, "a whole number expected, not $number")
     }
 
-    private fun small(value: Any?, name: String): Int = whole(value, name).let { if (it.toInt().toLong() == it) it.toInt() else fail(name, "$it is too large") }
+    private fun small(value: Any?, name: String): Int {
+        val number = whole(value, name)
+        return if (number in Int.MIN_VALUE..Int.MAX_VALUE) number.toInt() else fail(name, "$number is too large")
+    }
 
     private fun real(value: Any?, name: String): Double = (value as? JsonNumber)?.text?.toDouble() ?: fail(name, "a number expected")
 

@@ -99,7 +99,7 @@ fun readManifest(text: String): Manifest {
 private fun readFile(fields: JsonFields): ModelFile {
     val name = fields.string("name")
     // A path, perhaps out of the folder.
-    if (name.isEmpty() || name == "." || name == ".." || '/' in name || '\\' in name) fields.fail("name", "a plain file name expected, not $name")
+    if (name in listOf("", ".", "..") || '/' in name || '\\' in name) fields.fail("name", "a plain file name expected, not $name")
     return ModelFile(name, fields.string("sha256"), fields.long("size_bytes"))
 }
 
@@ -148,7 +148,13 @@ private fun readRuntime(fields: JsonFields): RuntimeSpec {
 private fun readLibrary(fields: JsonFields) = Library(fields.string("name"), fields.string("version"))
 
 private fun readParity(fields: JsonFields) =
-    Parity(fields.double("scores"), fields.double("boxes_px"), fields.double("landmarks_px"), fields.int("anchors"), fields.int("photographs"))
+    Parity(
+        fields.double("scores"),
+        fields.double("boxes_px"),
+        fields.double("landmarks_px"),
+        fields.int("anchors"),
+        fields.int("photographs"),
+    )
 
 /** Whether version [have] is [need] or newer: numbers between dots, compared one by one. */
 fun isAtLeast(have: String, need: String): Boolean {

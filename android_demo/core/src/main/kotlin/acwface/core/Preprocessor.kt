@@ -91,7 +91,8 @@ class Preprocessor(spec: InputSpec, private val height: Int, private val width: 
     }
 
     /** Which axis Pillow 13 resizes first: found by trial, and the order shows in the last bit. */
-    private fun columnsFirst(to: Letterbox) = to.height < photographHeight && photographHeight - to.height > 2 * (photographWidth - to.width)
+    private fun columnsFirst(to: Letterbox) =
+        to.height < photographHeight && photographHeight - to.height > 2 * (photographWidth - to.width)
 
     /** Makes every row as long as [filter] says. */
     private fun resizeRows(from: ByteArray, rowStride: Int, pixelBytes: Int, filter: Resampling, count: Int, to: ByteArray) {

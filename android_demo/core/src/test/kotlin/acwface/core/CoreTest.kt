@@ -24,7 +24,12 @@ class CoreTest {
         val text = Golden.read("manifest.json").cases.first()["text"].string
         val libraries = mapOf("acwface_litert" to "1.1.1")
 
-        fun problem(before: String = "", after: String = "", runtime: String = "2.3.0", libraries: Map<String, String> = mapOf("acwface_litert" to "1.1.1")) =
+        fun problem(
+            before: String = "",
+            after: String = "",
+            runtime: String = "2.3.0",
+            libraries: Map<String, String> = mapOf("acwface_litert" to "1.1.1"),
+        ) =
             incompatibility(readManifest(text.replaceFirst(before, after)), runtime, libraries)?.problem
 
         assertEquals(null, problem(libraries = libraries))
@@ -91,10 +96,16 @@ class CoreTest {
     @Test
     fun errorsSayWhere() {
         val text = Golden.read("manifest.json").cases.first()["text"].string
-        fun message(before: String, after: String) = assertFailsWith<FormatException> { readManifest(text.replaceFirst(before, after)) }.message
+        fun message(
+            before: String,
+            after: String,
+        ) = assertFailsWith<FormatException> { readManifest(text.replaceFirst(before, after)) }.message
 
         assertEquals("thresholds.top_k: a number expected", message("\"top_k\":5000", "\"top_k\":\"5000\""))
-        assertEquals("outputs[0].meaning: one of scores, box_deltas, landmark_deltas expected, not mask", message("\"meaning\":\"scores\"", "\"meaning\":\"mask\""))
+        assertEquals(
+            "outputs[0].meaning: one of scores, box_deltas, landmark_deltas expected, not mask",
+            message("\"meaning\":\"scores\"", "\"meaning\":\"mask\""),
+        )
         assertEquals("variant: missing", message("\"variant\":\"acwface_dcn\",", ""))
         assertTrue(message("{", "(").orEmpty().startsWith("no JSON"))
     }
@@ -107,7 +118,16 @@ class CoreTest {
     @Test
     fun jsonHasNoNumberForInfinity() {
         assertFailsWith<FormatException> { writeJson(Double.POSITIVE_INFINITY) }
-        assertEquals("{\"a\":[1,\"\\u000a\\\"\\\\\"],\"b\":{},\"c\":[]}", writeJson(linkedMapOf("a" to listOf(1, "\n\"\\"), "b" to emptyMap<String, Any>(), "c" to emptyList<Int>())).toString())
+        assertEquals(
+            "{\"a\":[1,\"\\u000a\\\"\\\\\"],\"b\":{},\"c\":[]}",
+            writeJson(
+                linkedMapOf(
+                    "a" to listOf(1, "\n\"\\"),
+                    "b" to emptyMap<String, Any>(),
+                    "c" to emptyList<Int>(),
+                ),
+            ).toString(),
+        )
     }
 
     @Test

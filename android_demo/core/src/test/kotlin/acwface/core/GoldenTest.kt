@@ -22,7 +22,9 @@ class GoldenTest {
         for (case in Golden.read("preprocess.json").cases) {
             val (height, width) = case["photograph"].ints
             val input = case["input"].ints
-            val spec = case["spec"].fields.let { InputSpec(it.doubles("mean"), it.double("scale"), it.string("colour_order"), it.string("layout")) }
+            val spec = case["spec"].fields.let {
+                InputSpec(it.doubles("mean"), it.double("scale"), it.string("colour_order"), it.string("layout"))
+            }
             val preprocessor = Preprocessor(spec, input[0], input[1])
             val stride = Preprocessor.PIXEL_BYTES * width + 8 // rows of camera frames have some more at their end
             preprocessor.prepare(ByteArray(4 * 9 * 9) { 77 }, 9, 9) // leaves nothing behind
@@ -56,7 +58,9 @@ class GoldenTest {
             for ((index, expected) in case["indices"].ints.zip(case["anchors"].list)) {
                 assertContentEquals(expected.floats, anchors.copyOfRange(ANCHOR_VALUES * index, ANCHOR_VALUES * (index + 1)))
             }
-            val sums = (0 until ANCHOR_VALUES).map { value -> anchors.indices.filter { it % ANCHOR_VALUES == value }.sumOf { anchors[it].toDouble() } }
+            val sums = (0 until ANCHOR_VALUES).map { value ->
+                anchors.indices.filter { it % ANCHOR_VALUES == value }.sumOf { anchors[it].toDouble() }
+            }
             assertEquals(case["sums"].doubles, sums)
         }
     }
@@ -86,7 +90,11 @@ class GoldenTest {
             for ((face, values) in expected.withIndex()) {
                 assertEquals(values[0], faces.scores[face], "$name: score of face $face")
                 assertClose(values.copyOfRange(1, 5), faces.boxes.copyOfRange(4 * face, 4 * face + 4), "$name: box of face $face")
-                assertClose(values.copyOfRange(5, 15), faces.landmarks.copyOfRange(10 * face, 10 * face + 10), "$name: landmarks of face $face")
+                assertClose(
+                    values.copyOfRange(5, 15),
+                    faces.landmarks.copyOfRange(10 * face, 10 * face + 10),
+                    "$name: landmarks of face $face",
+                )
             }
         }
     }
@@ -119,7 +127,10 @@ class GoldenTest {
         }
         for ((name, read) in mapOf("model" to manifest.model, "reference" to manifest.reference)) {
             val file = expected[name]
-            assertEquals(listOf(file["name"].string, file["sha256"].string, file["size_bytes"].int.toLong()), listOf(read.name, read.sha256, read.sizeBytes))
+            assertEquals(
+                listOf(file["name"].string, file["sha256"].string, file["size_bytes"].int.toLong()),
+                listOf(read.name, read.sha256, read.sizeBytes),
+            )
         }
         val input = expected["input"]
         assertEquals(input["name"].string, manifest.input.name)
@@ -127,9 +138,17 @@ class GoldenTest {
         assertEquals(input["shape"].ints.let { listOf(it[1], it[2]) }, listOf(manifest.input.height, manifest.input.width))
         assertEquals(input["mean"].doubles, manifest.input.spec.mean)
         assertEquals(input["scale"].double, manifest.input.spec.scale)
-        assertEquals(listOf(input["colour_order"].string, input["layout"].string), manifest.input.spec.let { listOf(it.colourOrder, it.layout) })
+        assertEquals(
+            listOf(input["colour_order"].string, input["layout"].string),
+            manifest.input.spec.let {
+                listOf(it.colourOrder, it.layout)
+            },
+        )
         for ((output, read) in expected["outputs"].list.zip(manifest.outputs)) {
-            assertEquals(listOf(output["name"].string, output["meaning"].string, output["shape"].ints), listOf(read.name, read.meaning, read.shape))
+            assertEquals(
+                listOf(output["name"].string, output["meaning"].string, output["shape"].ints),
+                listOf(read.name, read.meaning, read.shape),
+            )
         }
         assertEquals(3, manifest.outputs.size)
         val anchors = expected["anchors"]
@@ -137,15 +156,35 @@ class GoldenTest {
         assertEquals(anchors["min_sizes"].intLists, manifest.anchors.minSizes)
         assertEquals(anchors["variances"].doubles, manifest.anchors.variances)
         val thresholds = expected["thresholds"]
-        assertEquals(listOf(thresholds["score"].double, thresholds["nms_iou"].double), manifest.thresholds.let { listOf(it.score, it.nmsIou) })
+        assertEquals(
+            listOf(thresholds["score"].double, thresholds["nms_iou"].double),
+            manifest.thresholds.let {
+                listOf(it.score, it.nmsIou)
+            },
+        )
         assertEquals(listOf(thresholds["top_k"].int, thresholds["keep"].int), manifest.thresholds.let { listOf(it.topK, it.keep) })
         val runtime = expected["runtime"]
-        assertEquals(listOf(runtime["name"].string, runtime["minimum_version"].string), manifest.runtime.let { listOf(it.name, it.minimumVersion) })
+        assertEquals(
+            listOf(runtime["name"].string, runtime["minimum_version"].string),
+            manifest.runtime.let {
+                listOf(it.name, it.minimumVersion)
+            },
+        )
         val library = runtime["library"]
-        assertEquals(listOf(library["name"].string, library["version"].string), manifest.runtime.library?.let { listOf(it.name, it.version) })
+        assertEquals(
+            listOf(library["name"].string, library["version"].string),
+            manifest.runtime.library?.let {
+                listOf(it.name, it.version)
+            },
+        )
         val parity = expected["parity"]
         val read = checkNotNull(manifest.parity)
-        assertEquals(listOf("scores", "boxes_px", "landmarks_px").map { parity[it].double }, listOf(read.scores, read.boxesPx, read.landmarksPx))
+        assertEquals(
+            listOf("scores", "boxes_px", "landmarks_px").map {
+                parity[it].double
+            },
+            listOf(read.scores, read.boxesPx, read.landmarksPx),
+        )
         assertEquals(listOf(parity["anchors"].int, parity["photographs"].int), listOf(read.anchors, read.photographs))
     }
 
