@@ -46,11 +46,6 @@ android {
         sourceCompatibility = JavaVersion.toVersion(libs.versions.java.get())
         targetCompatibility = JavaVersion.toVersion(libs.versions.java.get())
     }
-
-    lint {
-        warningsAsErrors = true
-        disable += "GradleDependency" // versions are raised on purpose, not because there are newer ones
-    }
 }
 
 dependencies {

@@ -299,7 +299,7 @@ def compile_kotlin(kotlin: Path, android: Path) -> None:
     signatures = [android, OUT / "signatures", OUT / "signatures.jar"]
     app = [*signatures, OUT / "core.jar", OUT / "generated-classes"]
     modules = {
-        "core": (DEMO / "core/src/main/kotlin", [], ()),
+        "core": (DEMO / "core/src/main/kotlin", [], ("-Werror",)),
         "core-test": (DEMO / "core/src/test/kotlin", [OUT / "core.jar", *tests], (f"-Xfriend-paths={OUT / 'core.jar'}",)),
         "signatures": (DEMO / "stubs/kotlin", [android, OUT / "signatures"], ("-nowarn",)),
         "app": (DEMO / "app/src/main/kotlin", app, ("-Werror",)),

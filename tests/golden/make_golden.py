@@ -88,6 +88,7 @@ def preprocess() -> dict:
         ((61, 7), (10, 30), InputSpec(layout="NCHW")),
         ((2, 50), (9, 13), InputSpec(layout="NHWC")),
         ((41, 20), (9, 9), InputSpec(layout="NHWC")),
+        ((50, 20), (10, 10), InputSpec(layout="NHWC")),
     ]
     cases = []
     for seed, ((height, width), size, spec) in enumerate(settings, 1):

@@ -11,7 +11,9 @@ import android.os.Build
 import android.os.Bundle
 import android.widget.ImageView
 import androidx.activity.result.contract.ActivityResultContracts
+import androidx.annotation.RequiresApi
 import java.io.IOException
+import java.io.InputStream
 import java.nio.ByteBuffer
 
 /** Faces in a photograph from the gallery. */
@@ -91,7 +93,7 @@ class PhotoActivity : DetectorActivity() {
             return bitmap.copy(Bitmap.Config.ARGB_8888, false) ?: throw IOException("no memory")
         }
 
-        @androidx.annotation.RequiresApi(Build.VERSION_CODES.P)
+        @RequiresApi(Build.VERSION_CODES.P)
         fun decodeModern(context: Context, uri: Uri): Bitmap =
             ImageDecoder.decodeBitmap(ImageDecoder.createSource(context.contentResolver, uri)) { decoder, info, _ ->
                 decoder.allocator = ImageDecoder.ALLOCATOR_SOFTWARE // pixels are to be read
@@ -112,7 +114,7 @@ class PhotoActivity : DetectorActivity() {
             return if (upright.isIdentity) bitmap else Bitmap.createBitmap(bitmap, 0, 0, bitmap.width, bitmap.height, upright, true)
         }
 
-        private fun <T> open(context: Context, uri: Uri, read: (java.io.InputStream) -> T): T =
+        private fun <T> open(context: Context, uri: Uri, read: (InputStream) -> T): T =
             (context.contentResolver.openInputStream(uri) ?: throw IOException("no such photograph")).use(read)
 
         private fun upright(orientation: Int) =

@@ -20,10 +20,10 @@ class KernelDelegateTest {
         assumeNotNull(version)
         KernelDelegate.libraries()
         val delegate = KernelDelegate()
-        assertNotEquals(0, delegate.nativeHandle)
+        assertNotEquals(0L, delegate.nativeHandle)
         delegate.close()
         delegate.close()
-        assertEquals(0, delegate.nativeHandle)
+        assertEquals(0L, delegate.nativeHandle)
     }
 
     @Test
