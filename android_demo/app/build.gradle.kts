@@ -23,6 +23,7 @@ android {
             cmake {
                 // Elsewhere the app runs without the library, and models that need it say so.
                 abiFilters += "arm64-v8a"
+                targets += listOf("acwface_jni", "acwface_litert") // not the library of the kernel's tests
                 arguments += listOf("-DLITERT_INCLUDE=$litertInclude", "-DANDROID_SUPPORT_FLEXIBLE_PAGE_SIZES=ON")
             }
         }

@@ -43,20 +43,17 @@ class BenchmarkActivity : ComponentActivity() {
         }
         text.text = getString(R.string.benchmark_running, name)
         worker.execute {
-            val outcome =
+            var file: File? = null
+            val shown =
                 try {
-                    Result.success(measure(name, Hardware(unit, threads), warmup, runs))
+                    file = measure(name, Hardware(unit, threads), warmup, runs)
+                    getString(R.string.benchmark_done, file.path, file.readText())
                 } catch (error: Exception) { // whatever it is, it is the benchmark's result
-                    Result.failure(error)
+                    getString(R.string.benchmark_failed, error.message ?: error.toString())
                 } catch (error: LinkageError) {
-                    Result.failure(error)
+                    getString(R.string.benchmark_failed, error.toString())
                 }
-            runOnUiThread {
-                outcome.fold(
-                    { finishWith(text, getString(R.string.benchmark_done, it.path, it.readText()), it) },
-                    { finishWith(text, getString(R.string.benchmark_failed, it.message ?: it.toString()), null) },
-                )
-            }
+            runOnUiThread { finishWith(text, shown, file) }
         }
         worker.shutdown()
     }

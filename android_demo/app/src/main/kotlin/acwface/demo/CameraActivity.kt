@@ -31,6 +31,7 @@ class CameraActivity : DetectorActivity() {
     private var previewCase: Preview? = null
     private var analysisCase: ImageAnalysis? = null
     private var front = true
+    private var asked = false
     private var cameraFailed = false
     private var frame = ByteArray(0) // only in the worker
 
@@ -49,6 +50,7 @@ class CameraActivity : DetectorActivity() {
 
     override fun onCreate(savedInstanceState: Bundle?) {
         front = savedInstanceState?.getBoolean(FRONT) ?: true
+        asked = savedInstanceState?.getBoolean(ASKED) ?: false
         super.onCreate(savedInstanceState)
         window.addFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON)
         addButton(R.id.switch_camera) {
@@ -71,13 +73,15 @@ class CameraActivity : DetectorActivity() {
         // Also when coming back: the permission may have been given or taken away in the settings.
         when {
             checkSelfPermission(Manifest.permission.CAMERA) == PackageManager.PERMISSION_GRANTED -> startCamera()
-            provider == null -> permission.launch(Manifest.permission.CAMERA)
+            asked -> onPermission(false)
+            else -> ask()
         }
     }
 
     override fun onSaveInstanceState(outState: Bundle) {
         super.onSaveInstanceState(outState)
         outState.putBoolean(FRONT, front)
+        outState.putBoolean(ASKED, asked)
     }
 
     override fun onDestroy() {
@@ -86,11 +90,16 @@ class CameraActivity : DetectorActivity() {
         super.onDestroy()
     }
 
+    private fun ask() {
+        asked = true
+        permission.launch(Manifest.permission.CAMERA)
+    }
+
     private fun onPermission(granted: Boolean) {
         when {
             granted -> startCamera()
             shouldShowRequestPermissionRationale(Manifest.permission.CAMERA) ->
-                showPictureNotice(getString(R.string.camera_denied), R.string.ask_again) { permission.launch(Manifest.permission.CAMERA) }
+                showPictureNotice(getString(R.string.camera_denied), R.string.ask_again) { ask() }
             else -> showPictureNotice(getString(R.string.camera_denied), R.string.open_settings) { openSettings() }
         }
     }
@@ -210,5 +219,6 @@ class CameraActivity : DetectorActivity() {
 
     private companion object {
         const val FRONT = "front"
+        const val ASKED = "asked"
     }
 }
