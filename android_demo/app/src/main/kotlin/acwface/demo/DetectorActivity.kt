@@ -53,6 +53,7 @@ abstract class DetectorActivity : ComponentActivity() {
 
     /** Only in the main thread. */
     private var models = emptyList<Model>()
+    private var broken = emptyList<BrokenModel>()
     private var opening: Pair<Model, Hardware>? = null
     private var pictureNotice: Notice? = null
     private var modelNotice: Notice? = null
@@ -81,6 +82,9 @@ abstract class DetectorActivity : ComponentActivity() {
 
     /** The view that shows the picture is put into [stage] here, below [overlay]. */
     protected abstract fun onPictureCreated()
+
+    /** Whether pictures follow each other, so that there is a rate to show. */
+    protected open val isContinuous = true
 
     /** A model is ready; in the main thread. */
     protected open fun onDetectorReady() = Unit
@@ -177,18 +181,20 @@ abstract class DetectorActivity : ComponentActivity() {
     }
 
     private fun showTimes(before: Double, network: Double, after: Double, framesPerSecond: Double) {
-        timesText.text = getString(R.string.times, before, network, after, framesPerSecond)
+        val stages = getString(R.string.times, before, network, after)
+        timesText.text = if (isContinuous) getString(R.string.times_and_rate, stages, framesPerSecond) else stages
     }
 
     private fun showModels(models: List<Model>, broken: List<BrokenModel>) {
         this.models = models
-        if (models.isEmpty()) {
-            val reasons = broken.joinToString("\n") { getString(R.string.model_broken, it.name, it.reason) }
-            showModelNotice(if (broken.isEmpty()) getString(R.string.no_models) else reasons)
+        this.broken = broken
+        val names = models.map { it.name } + broken.map { it.name }
+        if (names.isEmpty()) {
+            showModelNotice(getString(R.string.no_models))
             return
         }
-        choose(modelSpinner, models.map { it.name }, models.indexOfFirst { it.name == settings.getString(MODEL, null) }) { place ->
-            settings.edit().putString(MODEL, models[place].name).apply()
+        choose(modelSpinner, names, names.indexOf(settings.getString(MODEL, null))) { place ->
+            settings.edit().putString(MODEL, names[place]).apply()
             open()
         }
     }
@@ -223,7 +229,8 @@ abstract class DetectorActivity : ComponentActivity() {
     // --- opening a model ---
 
     private fun open() {
-        val model = models.getOrNull(modelSpinner.selectedItemPosition) ?: return
+        val place = modelSpinner.selectedItemPosition
+        val model = models.getOrNull(place) ?: return close(broken.getOrNull(place - models.size))
         val wanted = Hardware.CHOICES[hardwareSpinner.selectedItemPosition.coerceAtLeast(0)]
         if (opening == model to wanted) return // both spinners tell of their first selection
         opening = model to wanted
@@ -231,6 +238,18 @@ abstract class DetectorActivity : ComponentActivity() {
         hardwareText.text = null
         timesText.text = null
         inWorker { openInWorker(model, wanted) }
+    }
+
+    /** Nothing runs; where a folder was chosen that is no artifact, because of that. */
+    private fun close(chosen: BrokenModel?) {
+        opening = null
+        hardwareText.text = null
+        timesText.text = null
+        if (chosen != null) showModelNotice(getString(R.string.model_broken, chosen.name, chosen.reason))
+        inWorker {
+            closeDetector()
+            overlay.clear()
+        }
     }
 
     private fun openInWorker(model: Model, wanted: Hardware) {
@@ -242,21 +261,25 @@ abstract class DetectorActivity : ComponentActivity() {
             Models.incompatibility(model)?.let { describe(model, it) }
                 ?: if (Models(assets).isIntact(model)) null else getString(R.string.model_damaged, model.name)
         if (failure != null) {
-            main.post { showModelNotice(failure) }
+            ifStillWanted(model, wanted) { showModelNotice(failure) }
             return
         }
         try {
             val opened = openNetwork(this, model, wanted)
             detector = FaceDetector(model, opened)
-            main.post { showOpened(opened, wanted) }
+            ifStillWanted(model, wanted) { showOpened(opened, wanted) }
         } catch (error: NetworkException) {
-            main.post { showModelNotice(getString(R.string.model_failed, model.name, error.message)) }
+            ifStillWanted(model, wanted) { showModelNotice(getString(R.string.model_failed, model.name, error.message)) }
         }
+    }
+
+    /** Runs [task] in the main thread, unless something else has been chosen since. */
+    private fun ifStillWanted(model: Model, wanted: Hardware, task: () -> Unit) {
+        main.post { if (!isDestroyed && opening == model to wanted) task() }
     }
 
     /** Names what really runs; where it is not what was asked for, why. */
     private fun showOpened(opened: OpenedNetwork, wanted: Hardware) {
-        if (isDestroyed) return
         showModelNotice(null)
         val sentence = if (opened.hardware.unit == Hardware.Unit.NPU) R.string.runs_on_npu else R.string.runs_on
         val running = getString(sentence, describe(opened.hardware))

@@ -21,6 +21,8 @@ class PhotoActivity : DetectorActivity() {
     private lateinit var picture: ImageView
     private var uri: Uri? = null
 
+    override val isContinuous = false
+
     private val chooser =
         registerForActivityResult(ActivityResultContracts.GetContent()) { chosen ->
             if (chosen != null) {
