@@ -19,6 +19,8 @@
 #   TEACHER=FILE          weights that training starts and learns from (default: the public RetinaFace file beside the project)
 #   PEOPLE=DIR            photographs without labels for training (default: those beside the project)
 #   ORT_INCLUDE=DIR LITERT_INCLUDE=DIR  C headers of one's own for make native (default: fetched); ANDROID_NDK=DIR builds for Android too
+#   ANDROID_ARTIFACTS="DIR DIR"  what the Android demo gets (default: the TFLite artifacts of the above, and INT8 ones that are there)
+#   ANDROID_JAR=FILE      an SDK's android.jar for make test-android (default: one is made); DEBIAN_MIRROR=URL to fetch from (default: apt's)
 #   PYTHON=python3.12     interpreter that .venv is made with (default: the first suitable one found)
 
 SHELL := /bin/bash
@@ -60,7 +62,7 @@ ONNX_ARTIFACTS := $(foreach size,$(SIZE),$(OUT)/artifacts/$(VARIANT)-$(ROUTE)-fp
 TFLITE_ARTIFACTS := $(foreach precision,$(PRECISION),$(foreach size,$(filter-out dynamic,$(SIZE)),\
   $(OUT)/artifacts/$(VARIANT)-$(TFLITE_ROUTE)-$(precision)-$(size)-tflite))
 
-.PHONY: help all setup test test-accuracy lint summary export-onnx bench-onnx export-tflite bench-tflite export-all bench-speed detect native bench-kernel data train-shipped bench-train lock clean FORCE
+.PHONY: help all setup test test-accuracy golden test-android android-assets lint summary export-onnx bench-onnx export-tflite bench-tflite export-all bench-speed detect native bench-kernel data train-shipped bench-train lock clean FORCE
 
 help: ## list the targets
 	@sed -n '/^#/!q;s/^# \{0,1\}//p;s/^#$$//p' Makefile
@@ -90,6 +92,18 @@ test: .venv/.ready ## the tests: fast, no root, no network
 
 test-accuracy: .venv/.ready ## WIDER FACE accuracy of the public weights, torch and ONNX (minutes)
 	$(PY) -m pytest -m accuracy
+
+golden: .venv/.ready ## write the vectors that Kotlin and Swift replay (tests/golden)
+	$(PY) -m tests.golden.make_golden
+
+# Needs no .venv: Python's standard library is enough.
+test-android: ## compile, test and package the Android demo, without Google's repositories (minutes)
+	$(firstword $(wildcard $(PY)) python3) android_demo/tools/check.py
+
+ANDROID_ARTIFACTS ?= $(TFLITE_ARTIFACTS) $(wildcard $(OUT)/artifacts/*-int8-*-tflite)
+
+android-assets: $(addsuffix /detector.json,$(filter $(TFLITE_ARTIFACTS),$(ANDROID_ARTIFACTS))) | .venv/.ready ## put ANDROID_ARTIFACTS into the Android demo
+	$(PY) -m android_demo.tools.assets $(ANDROID_ARTIFACTS)
 
 lint: .venv/.ready ## style and formatting
 	$(PY) -m ruff check .

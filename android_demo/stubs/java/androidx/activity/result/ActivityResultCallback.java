@@ -1,0 +1,6 @@
+// A signature, not the library: written by hand to compile against where the library cannot be had. See ../README.md.
+package androidx.activity.result;
+
+public interface ActivityResultCallback<O> {
+    void onActivityResult(O result);
+}

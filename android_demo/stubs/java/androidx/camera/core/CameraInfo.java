@@ -1,0 +1,10 @@
+// A signature, not the library: written by hand to compile against where the library cannot be had. See ../README.md.
+package androidx.camera.core;
+
+import androidx.annotation.NonNull;
+import androidx.lifecycle.LiveData;
+
+public interface CameraInfo {
+    @NonNull
+    LiveData<CameraState> getCameraState();
+}

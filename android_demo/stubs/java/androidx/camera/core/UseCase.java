@@ -1,0 +1,4 @@
+// A signature, not the library: written by hand to compile against where the library cannot be had. See ../README.md.
+package androidx.camera.core;
+
+public abstract class UseCase {}

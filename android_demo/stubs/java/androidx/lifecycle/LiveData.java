@@ -1,0 +1,8 @@
+// A signature, not the library: written by hand to compile against where the library cannot be had. See ../README.md.
+package androidx.lifecycle;
+
+public abstract class LiveData<T> {
+    public void observe(LifecycleOwner owner, Observer<? super T> observer) {
+        throw new UnsupportedOperationException();
+    }
+}
