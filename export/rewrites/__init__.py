@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 
 from export.deform_routes import ROUTES, Route
 from export.rewrites.attention import pool_channels, split_attention
@@ -16,7 +17,9 @@ from export.rewrites.neck import weigh_then_upsample
 from model.detector import Detector
 from model.errors import UserError
 
-REWRITES: dict[str, Callable[[DeployModel], None]] = {
+Rewrite = Callable[[DeployModel], None]
+
+REWRITES: dict[str, Rewrite] = {
     "split-attention": split_attention,
     "pool-channels": pool_channels,
     "weigh-then-upsample": weigh_then_upsample,
@@ -30,7 +33,13 @@ REWRITES: dict[str, Callable[[DeployModel], None]] = {
 onnxsim, which folds it."""
 
 
-def apply_rewrites(detector: Detector, route: str, without: Collection[str] = (), routes: Mapping[str, Route] = ROUTES) -> DeployModel:
+def apply_rewrites(
+    detector: Detector,
+    route: str,
+    without: Collection[str] = (),
+    routes: Mapping[str, Route] = ROUTES,
+    instead: Mapping[str, Rewrite] = MappingProxyType({}),
+) -> DeployModel:
     """The network as it is exported.
 
     Args:
@@ -38,6 +47,7 @@ def apply_rewrites(detector: Detector, route: str, without: Collection[str] = ()
         route: of its deformable layers, a key of ``routes``, or ``none``.
         without: names of rewrites to leave out.
         routes: of the format.
+        instead: what the format has in the place of a rewrite, by that one's name.
 
     Raises:
         UserError: the rewrite that the route's operator is made for is left out.
@@ -49,5 +59,5 @@ def apply_rewrites(detector: Detector, route: str, without: Collection[str] = ()
         use_route(model, routes[route])
     for name, rewrite in REWRITES.items():
         if name not in without:
-            rewrite(model)
+            instead.get(name, rewrite)(model)
     return model

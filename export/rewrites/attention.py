@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import reduce
 
 import torch
@@ -37,6 +38,32 @@ class RowConv(nn.Module):
         step = (height + size - 2) * width
         moved = line[half * width : half * width + count * step].view(count, step)
         return (torch.ones(1, count) @ moved)[:, : height * width].view(1, 1, height, width) + self.bias
+
+
+class BlockConv(nn.Module):
+    """The same in two convolutions with kernels of ``sqrt(k)`` a side, for a square k: accelerators refuse large kernels.
+
+    The kernel's blocks become output channels of the first; the second adds its maps up, each moved to where its block belongs: half as
+    much work again, for two input channels.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.block = math.isqrt(conv.kernel_size[0])
+        blocks = conv.weight.detach().unflatten(3, (-1, self.block)).unflatten(2, (-1, self.block))  # (1, C, row, y, column, x)
+        self.weight = nn.Parameter(blocks.permute(0, 2, 4, 1, 3, 5).flatten(0, 2))
+        self.bias = conv.bias
+        place = torch.eye(self.block**2).view(1, -1, self.block, self.block)
+        self.register_buffer("place", place)
+
+    def forward(self, x: Tensor) -> Tensor:
+        reach = self.block**2 // 2
+        return conv2d(conv2d(x, self.weight, padding=reach), self.place, self.bias, dilation=self.block)
+
+
+def split_attention_into_blocks(model: DeployModel) -> None:
+    """``split-attention`` for accelerators; see :class:`BlockConv`."""
+    replace_modules(model, nn.Conv2d, lambda conv: BlockConv(conv) if conv.kernel_size == (49, 49) else conv)
 
 
 def split_attention(model: DeployModel) -> None:
