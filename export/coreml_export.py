@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from export.bounded import require_limit
 from export.coreml_routes import COREML_ROUTES
@@ -22,6 +23,7 @@ from export.package import OUTPUTS, Limits, Progress, Target, converter_failed, 
 from export.rewrites import apply_rewrites
 from export.rewrites.attention import split_attention_into_blocks
 from export.rewrites.heads import DeployModel
+from model.anchors import make_anchors
 from model.artifact import Artifact, Parity, RuntimeSpec
 from model.checkpoint import Checkpoint
 from model.config import ModelConfig
@@ -33,6 +35,9 @@ LIMITS = {"fp32": Limits(scores=1e-4, pixels=0.05), "fp16": Limits(scores=2e-2, 
 MINIMUM_IOS = "16"
 STRIDE = 32
 """Sides are multiples of it: Core ML upsamples by whole numbers only."""
+PIXEL_UNIT = 128
+"""The network takes pixels over it, and its first weights are so many times larger; a power of two, so nothing is rounded. Those weights
+are small, and half precision holds them badly: without it a seventh of them were subnormal, which processors may take for zero."""
 NOT_FOR_COREML = ("pool-channels",)
 """Rewrites that only ONNX Runtime gains from: Core ML has reductions over channels."""
 INSTEAD = {"split-attention": split_attention_into_blocks}
@@ -81,6 +86,7 @@ def export_coreml(
         require_limit(config)
     converter = _load_coremltools()
     model = apply_rewrites(checkpoint.detector, dcn, {*without, *NOT_FOR_COREML}, COREML_ROUTES, INSTEAD)
+    _enlarge_first_weights(model)
     target = Target(
         "coreml", precision, dcn, size, "NCHW", RuntimeSpec("coreml", MINIMUM_IOS), LIMITS[precision], suffix="mlpackage", dtype="image"
     )
@@ -121,7 +127,19 @@ def _load_coremltools() -> ModuleType:
     return coremltools
 
 
+@torch.no_grad()
+def _enlarge_first_weights(model: DeployModel) -> None:
+    next(module for module in model.modules() if isinstance(module, nn.Conv2d)).weight.mul_(PIXEL_UNIT)
+
+
 def _convert(ct: ModuleType, model: DeployModel, config: ModelConfig, precision: str, size: tuple[int, int]) -> Any:
+    anchors = len(make_anchors(*size, config.strides, config.min_sizes))
+
+    def in_half(operation: Any) -> bool:
+        """All but what makes scores: half precision has a thousand values from 0.5 to 1, and surer faces would tie."""
+        shapes = [tuple(output.shape) for output in operation.outputs]
+        return len(shapes) > 1 or shapes[0] not in ((1, anchors), (1, anchors, 1), (1, anchors, 2))
+
     log = io.StringIO()
     try:
         with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log), warnings.catch_warnings():
@@ -132,14 +150,14 @@ def _convert(ct: ModuleType, model: DeployModel, config: ModelConfig, precision:
                 traced,
                 convert_to="mlprogram",
                 minimum_deployment_target=ct.target.iOS16,
-                compute_precision={"fp32": ct.precision.FLOAT32, "fp16": ct.precision.FLOAT16}[precision],
+                compute_precision=ct.transform.FP16ComputePrecision(in_half) if precision == "fp16" else ct.precision.FLOAT32,
                 inputs=[
                     ct.ImageType(
                         name="image",
                         shape=shape,
                         color_layout=config.colour_order,
-                        scale=1.0,
-                        bias=[-mean for mean in config.mean],
+                        scale=1 / PIXEL_UNIT,
+                        bias=[-mean / PIXEL_UNIT for mean in config.mean],
                     )
                 ],
                 outputs=[ct.TensorType(name=name, dtype=np.float32) for name in OUTPUTS],

@@ -123,7 +123,7 @@ def test_half_precision(coreml_artifact, tmp_path):
     spec = Model_pb2.Model.FromString((half.model_path / SPECIFICATION).read_bytes())
     arithmetic = [operation for operation in operations(spec) if operation.type not in ("const", "cast")]
     wide = [operation for operation in arithmetic if operation.outputs[0].type.tensorType.dataType != MIL_pb2.FLOAT16]
-    assert [operation.type for operation in wide] == ["add"]  # the mean, off whole numbers
+    assert [operation.type for operation in wide] == ["mul", "add", "sigmoid", "reshape"]  # pixels, and scores
 
 
 def test_the_shipped_deformable_network(tmp_path):
