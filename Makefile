@@ -7,7 +7,8 @@
 # Variables, each with a default that works on a fresh clone:
 #   VARIANT=retinaface    network (make summary lists them; default: acwface_dcn where the public RetinaFace weights are not at hand)
 #   CHECKPOINT=FILE       weights (default: the public RetinaFace file beside the project, else what the project ships)
-#   DCN=native            route of the deformable convolutions: native (default), decomposed, custom (ONNX); decomposed (default), bounded (TFLite, Core ML)
+#   DCN=native            route of the deformable convolutions: native (ONNX, default there), decomposed (default elsewhere), custom (ONNX, Core ML),
+#                         bounded (TFLite, Core ML)
 #   NO_REWRITE="..."      exact rewrites to leave out, or: all
 #   PRECISION="fp32 fp16" of TFLite files: fp16 stores weights so; of Core ML files: fp16 computes so too
 #   SIZE="640 dynamic"    input sizes, one artifact each: 640, 480x640 (height x width), dynamic

@@ -1,4 +1,4 @@
-"""Checkpoint to Core ML artifact: an ML Program in a ``.mlpackage``, with a picture for input."""
+"""Checkpoint to Core ML artifact: a ``.mlpackage`` that takes a picture, with an ML Program or, for route ``custom``, a neural network."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ import torch
 from torch import nn
 
 from export.bounded import require_limit
+from export.coreml_custom import register_custom_layer
 from export.coreml_routes import COREML_ROUTES
+from export.kernel import VERSION
 from export.package import OUTPUTS, Limits, Progress, Target, converter_failed, package
 from export.rewrites import apply_rewrites
 from export.rewrites.attention import split_attention_into_blocks
 from export.rewrites.heads import DeployModel
-from model.anchors import make_anchors
-from model.artifact import Artifact, Parity, RuntimeSpec
+from model.artifact import Artifact, Library, Parity, RuntimeSpec
 from model.checkpoint import Checkpoint
 from model.config import ModelConfig
 from model.errors import UserError
@@ -33,6 +34,8 @@ from runtime_bench.detect import FaceDetector, artifact_detector
 LIMITS = {"fp32": Limits(scores=1e-4, pixels=0.05), "fp16": Limits(scores=2e-2, pixels=5.0)}
 """For each of :data:`export.coreml_routes.PRECISIONS`."""
 MINIMUM_IOS = "16"
+LAYER = Library("acwface_coreml", VERSION)
+"""The class with the kernel in it, :data:`export.coreml_custom.CLASS`, which an app is built with."""
 STRIDE = 32
 """Sides are multiples of it: Core ML upsamples by whole numbers only."""
 PIXEL_UNIT = 128
@@ -88,12 +91,20 @@ def export_coreml(
     model = apply_rewrites(checkpoint.detector, dcn, {*without, *NOT_FOR_COREML}, COREML_ROUTES, INSTEAD)
     _enlarge_first_weights(model)
     target = Target(
-        "coreml", precision, dcn, size, "NCHW", RuntimeSpec("coreml", MINIMUM_IOS), LIMITS[precision], suffix="mlpackage", dtype="image"
+        "coreml",
+        precision,
+        dcn,
+        size,
+        "NCHW",
+        RuntimeSpec("coreml", MINIMUM_IOS, LAYER if dcn == "custom" else None),
+        LIMITS[precision],
+        suffix="mlpackage",
+        dtype="image",
     )
 
     def make_model(path: Path) -> None:
         progress("converting to Core ML")
-        converted = _convert(converter, model, config, precision, size)
+        converted = _convert(converter, model, config, dcn, precision, size)
         converted.short_description = f"Face detector {config.variant}: boxes, scores and five landmarks. Weights: {checkpoint.source}"
         converted.author = "ACWFace toolchain"
         converted.license = "Weights trained on WIDER FACE are for research use"
@@ -132,34 +143,24 @@ def _enlarge_first_weights(model: DeployModel) -> None:
     next(module for module in model.modules() if isinstance(module, nn.Conv2d)).weight.mul_(PIXEL_UNIT)
 
 
-def _convert(ct: ModuleType, model: DeployModel, config: ModelConfig, precision: str, size: tuple[int, int]) -> Any:
-    anchors = len(make_anchors(*size, config.strides, config.min_sizes))
-
-    def in_half(operation: Any) -> bool:
-        """All but what makes scores: half precision has a thousand values from 0.5 to 1, and surer faces would tie."""
-        shapes = [tuple(output.shape) for output in operation.outputs]
-        return len(shapes) > 1 or shapes[0] not in ((1, anchors), (1, anchors, 1), (1, anchors, 2))
-
+def _convert(ct: ModuleType, model: DeployModel, config: ModelConfig, dcn: str, precision: str, size: tuple[int, int]) -> Any:
     log = io.StringIO()
     try:
         with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             shape = (1, 3, *size)
             traced = torch.jit.trace(model, torch.zeros(shape))
+            bias = [-mean / PIXEL_UNIT for mean in config.mean]
+            picture = ct.ImageType("image", shape, scale=1 / PIXEL_UNIT, bias=bias, color_layout=config.colour_order)
+            if dcn == "custom":
+                register_custom_layer()
+                return _converted_to_layers(ct, traced, picture, precision)
             return ct.convert(
                 traced,
                 convert_to="mlprogram",
                 minimum_deployment_target=ct.target.iOS16,
-                compute_precision=ct.transform.FP16ComputePrecision(in_half) if precision == "fp16" else ct.precision.FLOAT32,
-                inputs=[
-                    ct.ImageType(
-                        name="image",
-                        shape=shape,
-                        color_layout=config.colour_order,
-                        scale=1 / PIXEL_UNIT,
-                        bias=[-mean / PIXEL_UNIT for mean in config.mean],
-                    )
-                ],
+                compute_precision={"fp32": ct.precision.FLOAT32, "fp16": ct.precision.FLOAT16}[precision],
+                inputs=[picture],
                 outputs=[ct.TensorType(name=name, dtype=np.float32) for name in OUTPUTS],
                 skip_model_load=True,
             )
@@ -167,3 +168,12 @@ def _convert(ct: ModuleType, model: DeployModel, config: ModelConfig, precision:
         raise converter_failed(
             f"coremltools cannot convert {config.variant} ({type(error).__name__})", f"{log.getvalue()}\n{error}\n"
         ) from error
+
+
+def _converted_to_layers(ct: ModuleType, traced: torch.jit.ScriptModule, picture: Any, precision: str) -> Any:
+    outputs = [ct.TensorType(name=name) for name in OUTPUTS]
+    network = ct.convert(traced, convert_to="neuralnetwork", inputs=[picture], outputs=outputs, skip_model_load=True)
+    if precision == "fp32":
+        return network
+    halved = ct.models.neural_network.quantization_utils.quantize_weights(network, 16)
+    return halved if isinstance(halved, ct.models.MLModel) else ct.models.MLModel(halved, skip_model_load=True)

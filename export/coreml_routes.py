@@ -10,6 +10,8 @@ GPUs have it as ``MPSGraph.sampleGrid``, and Neural Engines are reported to have
 
 ``bounded`` is for processors without one: slices, multiplications, additions.
 
+``custom`` is for apps that bring a kernel along: one custom layer, which only the older neural-network format has.
+
 Where mixing comes first, the nine products are nine pictures of a batch, each sampled at its tap's points; a last convolution adds them up.
 """
 
@@ -92,6 +94,27 @@ def _bounded(x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tenso
     return _add_up(sampled, bias, slope)
 
 
+@torch.library.custom_op("acwface::deform_sample", mutates_args=())
+def deform_sample(predicted: Tensor, mixed: Tensor, bias: Tensor, channels: int, offset_limit: float, negative_slope: float) -> Tensor:
+    """DeformSample of ``export/kernel/README.md``, with channels last, as the custom layer gets it.
+
+    ``predicted (1, H, W, 27)``, ``mixed (1, H, W, 9 O)``, ``bias (O,)``, ``channels`` O, ``offset_limit`` 0 for none: ``(1, H, W, O)``.
+    """
+    down, right, mask = _predicted([predicted.permute(0, 3, 1, 2)], offset_limit or None)
+    products = mixed.permute(0, 3, 1, 2).reshape(TAPS, channels, *predicted.shape[1:3])
+    sampled = grid_sample(products, _points(down, right), "bilinear", "zeros", align_corners=False) * mask
+    return _add_up(sampled, bias, negative_slope).permute(0, 2, 3, 1).contiguous()
+
+
+def _custom(x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor | None, limit: float | None, slope: float) -> Tensor:
+    outputs, channels = weight.shape[:2]
+    together = predicted[0] if len(predicted) == 1 else torch.cat(list(predicted), dim=1)
+    mixed = conv2d(x, weight.permute(2, 3, 0, 1).reshape(TAPS * outputs, channels, 1, 1))
+    bias = torch.zeros(outputs) if bias is None else bias
+    out = deform_sample(together.permute(0, 2, 3, 1), mixed.permute(0, 2, 3, 1), bias, outputs, limit or 0.0, slope)
+    return out.permute(0, 3, 1, 2)
+
+
 def _products(x: Tensor, weight: Tensor, margin: int) -> Tensor:
     """``(9, O, H + 2 margin, W + 2 margin)``: the weight of each tap applied to every pixel, and zeros round them."""
     outputs, channels = weight.shape[:2]
@@ -111,9 +134,10 @@ def _add_up(sampled: Tensor, bias: Tensor | None, slope: float) -> Tensor:
 
 COREML_ROUTES = {
     "decomposed": Route(_decomposed_mixed, _decomposed_direct, lambda inputs, outputs: outputs < inputs, Requirements()),
+    "custom": Route(_custom, _custom, lambda inputs, outputs: True, Requirements()),
     "bounded": Route(_bounded, _bounded, lambda inputs, outputs: True, Requirements()),
 }
 """By name; :data:`export.deform_routes.ROUTES` has those of ONNX."""
 
 PRECISIONS = ("fp32", "fp16")
-"""Of weights and of arithmetic."""
+"""Of weights and of arithmetic; route ``custom`` leaves arithmetic to Core ML."""

@@ -50,27 +50,16 @@ class Program:
 
     def __init__(self, package: Path) -> None:
         self._package = package
-        specification = _specification_path(package)
-        spec = Model_pb2.Model()
-        try:
-            spec.ParseFromString(specification.read_bytes())
-        except DecodeError:
-            raise _damaged(package, f"{specification.name} is no Core ML specification") from None
+        spec, folder = read_specification(package)
         if spec.WhichOneof("Type") != "mlProgram":
             raise UserError(f"{package} is no ML Program but {spec.WhichOneof('Type') or 'nothing'}; only Core ML itself can run it")
         self.description = spec.description
-        (picture,) = spec.description.input
-        self._colours = FeatureTypes_pb2.ImageFeatureType.ColorSpace.Name(picture.type.imageType.colorSpace)
-        if self._colours not in ("BGR", "RGB"):
-            raise UserError(f"{package}: an input of colours {self._colours} is not known here")
-        self.size = (picture.type.imageType.height, picture.type.imageType.width)
-        """Height and width of the picture in pixels."""
         function = spec.mlProgram.functions["main"]
         block = function.block_specializations[function.opset]
         (self._input,) = function.inputs
         self._outputs = list(block.outputs)
         self._constants: dict[str, Any] = {}
-        weights = _Weights(package, specification.parent)
+        weights = _Weights(package, folder)
         self._steps: list[_Step] = []
         for operation in block.operations:
             if operation.type == "const":
@@ -88,13 +77,13 @@ class Program:
         """Run the program.
 
         Args:
-            picture: ``(H, W, 3)`` uint8 RGB, of :attr:`size`.
+            picture: ``(H, W, 3)`` uint8 RGB, of the size that it takes.
 
         Returns:
             Its outputs by name.
         """
-        planes = torch.from_numpy(np.array(picture[..., ::-1] if self._colours == "BGR" else picture)).permute(2, 0, 1)[None]
-        values = self._constants | {self._input.name: planes.to(_TYPES[self._input.type.tensorType.dataType])}
+        planes = as_planes(picture, self.description).to(_TYPES[self._input.type.tensorType.dataType])
+        values = self._constants | {self._input.name: planes}
         with torch.inference_mode():
             for step, unused in zip(self._steps, self._forget, strict=True):
                 arguments = {name: [values[each] for each in names] for name, names in step.arguments.items()} | step.immediate
@@ -131,13 +120,31 @@ def _damaged(package: Path, what: str) -> UserError:
     return UserError(f"{package} is damaged ({what}); export it again")
 
 
-def _specification_path(package: Path) -> Path:
+def read_specification(package: Path) -> tuple[Any, Path]:
+    """A package's ``Model`` message, and the folder that it is in.
+
+    Raises:
+        UserError: the package is damaged.
+    """
     try:
         manifest = json.loads((package / "Manifest.json").read_bytes())
         item = PurePosixPath(manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"])
     except (OSError, ValueError, KeyError, TypeError):
         raise _damaged(package, "Manifest.json does not say where the model is") from None
-    return _inside(package, package / "Data", item)
+    path = _inside(package, package / "Data", item)
+    try:
+        return Model_pb2.Model.FromString(path.read_bytes()), path.parent
+    except DecodeError:
+        raise _damaged(package, f"{path.name} is no Core ML specification") from None
+
+
+def as_planes(picture: np.ndarray, description: Any) -> Tensor:
+    """``(H, W, 3)`` uint8 RGB to ``(1, 3, H, W)`` float, in the colours that the only input is described with."""
+    (taken,) = description.input
+    colours = FeatureTypes_pb2.ImageFeatureType.ColorSpace.Name(taken.type.imageType.colorSpace)
+    if colours not in ("BGR", "RGB") or picture.shape[:2] != (taken.type.imageType.height, taken.type.imageType.width):
+        raise UserError(f"a picture of {picture.shape[1]}x{picture.shape[0]} does not go into this input, or its colours are not known")
+    return torch.from_numpy(np.array(picture[..., ::-1] if colours == "BGR" else picture)).permute(2, 0, 1)[None].float()
 
 
 def _inside(package: Path, folder: Path, path: PurePosixPath) -> Path:
@@ -323,29 +330,36 @@ def _resample(
     coordinates_mode: str,
     align_corners: Tensor,
 ) -> Tensor:
-    """The picture goes on outside its borders with ``padding_value``; a sample is a bilinear mean of the four pixels round it."""
     modes = (sampling_mode, padding_mode, coordinates_mode, bool(align_corners))
     if modes != ("bilinear", "constant", "normalized_minus_one_to_one", False):
         raise UserError(f"resampling with {', '.join(map(str, modes))} is not known to the evaluator")
-    batch, channels, height, width = x.shape
-    # -1 and 1 are the outer edges of the first and last pixel. Further out than a pixel's distance nothing changes any more.
-    column, row = (
-        (((values + 1) * length - 1) / 2).clamp(-1, length)
-        for values, length in ((coordinates[..., 0].float(), width), (coordinates[..., 1].float(), height))
+    height, width = x.shape[2:]
+    # -1 and 1 are the outer edges of the first and last pixel.
+    columns, rows = (
+        ((values.float() + 1) * length - 1) / 2 for values, length in ((coordinates[..., 0], width), (coordinates[..., 1], height))
     )
-    left, top = column.floor(), row.floor()
-    right_share, lower_share = column - left, row - top
+    return sample(x, rows, columns, float(padding_value))
+
+
+def sample(x: Tensor, rows: Tensor, columns: Tensor, outside: float) -> Tensor:
+    """Bilinear samples of ``(N, C, H, W)`` at ``(N, H', W')`` rows and columns, in pixels from the centre of the first: ``(N, C, H', W')``.
+
+    The picture goes on beyond its borders with ``outside``.
+    """
+    batch, channels, height, width = x.shape
+    rows, columns = rows.clamp(-1, height), columns.clamp(-1, width)  # further out nothing changes any more, and infinity has no fraction
+    top, left = rows.floor(), columns.floor()
+    lower, right = rows - top, columns - left
     pixels = x.permute(0, 2, 3, 1).reshape(-1, channels)
-    picture = torch.arange(batch).view(-1, 1, 1) * height * width
-    total = torch.zeros(coordinates.shape[:3].numel(), channels)
-    for down, vertical in ((0, 1 - lower_share), (1, lower_share)):
-        for across, horizontal in ((0, 1 - right_share), (1, right_share)):
-            y, x_ = top + down, left + across
-            inside = ((y >= 0) & (y < height) & (x_ >= 0) & (x_ < width)).flatten()[:, None]
-            number = (picture + y.nan_to_num().clamp(0, height - 1) * width + x_.nan_to_num().clamp(0, width - 1)).long().flatten()
-            value = torch.where(inside, pixels[number], padding_value.float())
-            total += value * (vertical * horizontal).flatten()[:, None]
-    return total.view(*coordinates.shape[:3], channels).permute(0, 3, 1, 2)
+    first = torch.arange(batch).view(-1, 1, 1) * height * width
+    total = torch.zeros(rows.numel(), channels)
+    for y, vertical in ((top, 1 - lower), (top + 1, lower)):
+        for x_, horizontal in ((left, 1 - right), (left + 1, right)):
+            inside = ((y >= 0) & (y < height) & (x_ >= 0) & (x_ < width)).reshape(-1, 1)
+            number = first + y.nan_to_num().clamp(0, height - 1) * width + x_.nan_to_num().clamp(0, width - 1)
+            value = torch.where(inside, pixels[number.long().flatten()], outside)
+            total += value * (vertical * horizontal).reshape(-1, 1)
+    return total.view(*rows.shape, channels).permute(0, 3, 1, 2)
 
 
 _OPERATORS: dict[str, Callable[..., Tensor | Sequence[Tensor]]] = {

@@ -12,6 +12,7 @@ import torch
 from model.artifact import Artifact, OutputTensor
 from model.errors import UserError
 from model.preprocess import InputSpec
+from runtime_bench.coreml_layers import Network
 from runtime_bench.mil import Program
 from runtime_bench.runtimes import Outputs, Runtime
 
@@ -25,7 +26,8 @@ def open_coreml(artifact: Artifact) -> Runtime:
     Raises:
         UserError: macOS is too old, or Core ML or the evaluator refuses the file.
     """
-    return CoreMlRuntime(artifact) if sys.platform == "darwin" else MilRuntime(artifact)
+    # Core ML's Python interface has no custom layers.
+    return CoreMlRuntime(artifact) if sys.platform == "darwin" and artifact.manifest.dcn != "custom" else EvaluatorRuntime(artifact)
 
 
 class CoreMlRuntime:
@@ -53,19 +55,19 @@ class CoreMlRuntime:
         return _by_meaning(values, self._manifest.outputs)
 
 
-class MilRuntime:
+class EvaluatorRuntime:
     """The evaluator, in its stead: on torch's own number of threads, and with times that say nothing about Core ML."""
 
-    name = "mil-evaluator"
+    name = "coreml-evaluator"
     version = f"torch {torch.__version__}"
     simulated = True
 
     def __init__(self, artifact: Artifact) -> None:
-        self._program = Program(artifact.model_path)
+        self._evaluate = (Network if artifact.manifest.dcn == "custom" else Program)(artifact.model_path)
         self._manifest = artifact.manifest
 
     def run(self, tensor: np.ndarray) -> Outputs:
-        return _by_meaning(self._program(picture(tensor, self._manifest.input)), self._manifest.outputs)
+        return _by_meaning(self._evaluate(picture(tensor, self._manifest.input)), self._manifest.outputs)
 
 
 def picture(tensor: np.ndarray, spec: InputSpec) -> np.ndarray:

@@ -26,6 +26,7 @@ from model.deform_conv import DeformConv2d
 from model.detector import build_detector
 from model.errors import UserError
 from model.preprocess import load_image, prepare
+from runtime_bench.coreml_layers import Network
 from runtime_bench.detect import artifact_detector, torch_detector
 from runtime_bench.mil import Program, _resample
 from runtime_bench.record import read_results
@@ -123,7 +124,7 @@ def test_half_precision(coreml_artifact, tmp_path):
     spec = Model_pb2.Model.FromString((half.model_path / SPECIFICATION).read_bytes())
     arithmetic = [operation for operation in operations(spec) if operation.type not in ("const", "cast")]
     wide = [operation for operation in arithmetic if operation.outputs[0].type.tensorType.dataType != MIL_pb2.FLOAT16]
-    assert [operation.type for operation in wide] == ["mul", "add", "sigmoid", "reshape"]  # pixels, and scores
+    assert [operation.type for operation in wide] == ["mul", "add"]  # whole numbers become pixel values
 
 
 def test_the_shipped_deformable_network(tmp_path):
@@ -144,6 +145,28 @@ def test_bounded(tmp_path):
         with pytest.raises(UserError, match=said):
             export_coreml(Checkpoint(build_detector(config, seed=0), "test"), "bounded", "fp32", (64, 64), tmp_path / "b", quietly)
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_custom_layers(precision, tmp_path):
+    parity = export_coreml(Checkpoint(build_detector(NECK, seed=0), "test"), "custom", precision, (96, 64), tmp_path / "a", quietly)
+    assert parity.scores < LIMITS[precision].scores
+    artifact = open_artifact(tmp_path / "a")
+    assert artifact.manifest.runtime.library == coreml_export.LAYER
+    assert Network(artifact.model_path).layers.count("custom") == 2
+    with pytest.raises(UserError, match="is no ML Program but neuralNetwork"):
+        Program(artifact.model_path)
+
+    def rename(spec):
+        next(layer for layer in spec.neuralNetwork.layers if layer.WhichOneof("layer") == "custom").custom.className = "Other"
+
+    def replace(spec):
+        spec.neuralNetwork.layers[3].softmax.SetInParent()
+
+    for damage, said in ((rename, "custom layer Other is not known"), (replace, "layer softmax is not known")):
+        change(artifact.model_path, damage)
+        with pytest.raises(UserError, match=said):
+            Network(artifact.model_path)(np.zeros((96, 64, 3), np.uint8))
 
 
 @pytest.mark.parametrize(("channels", "outputs"), [(8, 3), (4, 6)])
@@ -382,9 +405,9 @@ def test_command_line(cli, tmp_path):
 def test_what_stands_in_for_core_ml_has_no_times(cli, coreml_artifact, tmp_path):
     code, table, _ = cli("runtime_bench", "run", coreml_artifact.path, "--limit", 1, "--json", tmp_path / "r.json")
     assert code == 0
-    assert "latency: not measured here, where mil-evaluator (torch" in table
+    assert "latency: not measured here, where coreml-evaluator (torch" in table
     (result,) = read_results(tmp_path / "r.json")
-    assert (result.runtime, result.latency_ms, result.load_ms, result.peak_memory_bytes) == ("mil-evaluator", None, None, None)
+    assert (result.runtime, result.latency_ms, result.load_ms, result.peak_memory_bytes) == ("coreml-evaluator", None, None, None)
     assert abs(result.drop.hard) < 0.02
     assert result.size_bytes == sum(file.stat().st_size for file in coreml_artifact.model_path.rglob("*") if file.is_file())
     for command in ("compare", "profile"):
