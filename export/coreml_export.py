@@ -31,7 +31,7 @@ from model.config import ModelConfig
 from model.errors import UserError
 from runtime_bench.detect import FaceDetector, artifact_detector
 
-LIMITS = {"fp32": Limits(scores=1e-4, pixels=0.05), "fp16": Limits(scores=2e-2, pixels=5.0)}
+LIMITS = {"fp32": Limits(scores=1e-4, pixels=0.05), "fp16": Limits(scores=5e-2, pixels=10.0)}
 """For each of :data:`export.coreml_routes.PRECISIONS`."""
 MINIMUM_IOS = "16"
 LAYER = Library("acwface_coreml", VERSION)

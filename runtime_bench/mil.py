@@ -25,8 +25,11 @@ from torch.nn import functional
 from model.errors import UserError
 
 logging.getLogger("coremltools").setLevel(logging.ERROR)  # it warns of a platform without Core ML, and of torch releases
-from coremltools.proto import FeatureTypes_pb2, MIL_pb2, Model_pb2  # noqa: E402
-from google.protobuf.message import DecodeError  # noqa: E402
+try:
+    from coremltools.proto import FeatureTypes_pb2, MIL_pb2, Model_pb2
+    from google.protobuf.message import DecodeError
+except ImportError as error:
+    raise UserError(f"Core ML files need coremltools, which cannot be loaded ({error}); run: make setup") from None
 
 _TYPES = {
     MIL_pb2.DataType.Value(name): dtype
@@ -163,7 +166,8 @@ class _Weights:
 
     def read(self, name: str, offset: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
         if name not in self._files:
-            self._files[name] = _inside(self._package, self._folder, PurePosixPath(name).relative_to("@model_path")).read_bytes()
+            place = PurePosixPath(name.removeprefix("@model_path/"))
+            self._files[name] = _inside(self._package, self._folder, place).read_bytes()
         data = self._files[name]
         count = int(np.prod(shape))
         if offset + 64 > len(data):
@@ -198,9 +202,10 @@ def _value(value: Any, weights: _Weights) -> Any:
 def _step(operation: Any, package: Path, weights: _Weights) -> _Step:
     if operation.type not in _OPERATORS:
         raise UserError(f"{package}: operator {operation.type} is not known to the evaluator; only Core ML itself can run it")
-    unknown = set(operation.inputs) - set(inspect.signature(_OPERATORS[operation.type]).parameters)
-    if unknown:
-        raise UserError(f"{package}: {operation.type} with {', '.join(sorted(unknown))} is not known to the evaluator")
+    known = inspect.signature(_OPERATORS[operation.type]).parameters
+    required = {name for name, parameter in known.items() if parameter.default is parameter.empty}
+    if set(operation.inputs) - set(known) or required - set(operation.inputs):
+        raise UserError(f"{package}: {operation.type} with {', '.join(sorted(operation.inputs))} is not known to the evaluator")
     arguments, immediate = {}, {}
     for name, given in operation.inputs.items():
         if given.arguments[0].WhichOneof("binding") == "name":

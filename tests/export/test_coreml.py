@@ -339,7 +339,7 @@ def other_shape(package):
         (short_weights, "weight.bin ends before"),
         (wrong_weights, "weight.bin has no torch.float32 of shape"),
         (unknown_operator, "operator magic is not known"),
-        (unknown_parameter, "relu with turbo is not known"),
+        (unknown_parameter, "relu with turbo, x is not known"),
         (other_shape, "declared is"),
     ],
 )
