@@ -144,6 +144,11 @@ def _enlarge_first_weights(model: DeployModel) -> None:
 
 
 def _convert(ct: ModuleType, model: DeployModel, config: ModelConfig, dcn: str, precision: str, size: tuple[int, int]) -> Any:
+
+    def in_half(operation: Any) -> bool:
+        """All but the first convolutions, which work at half the size: rounding their weights costs more than all other rounding."""
+        return tuple(operation.outputs[0].shape[2:]) != (size[0] // 2, size[1] // 2)
+
     log = io.StringIO()
     try:
         with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log), warnings.catch_warnings():
@@ -159,7 +164,7 @@ def _convert(ct: ModuleType, model: DeployModel, config: ModelConfig, dcn: str, 
                 traced,
                 convert_to="mlprogram",
                 minimum_deployment_target=ct.target.iOS16,
-                compute_precision={"fp32": ct.precision.FLOAT32, "fp16": ct.precision.FLOAT16}[precision],
+                compute_precision=ct.transform.FP16ComputePrecision(in_half) if precision == "fp16" else ct.precision.FLOAT32,
                 inputs=[picture],
                 outputs=[ct.TensorType(name=name, dtype=np.float32) for name in OUTPUTS],
                 skip_model_load=True,
