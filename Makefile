@@ -7,9 +7,10 @@
 # Variables, each with a default that works on a fresh clone:
 #   VARIANT=retinaface    network (make summary lists them; default: acwface_dcn where the public RetinaFace weights are not at hand)
 #   CHECKPOINT=FILE       weights (default: the public RetinaFace file beside the project, else what the project ships)
-#   DCN=native            route of the deformable convolutions: native (default), decomposed, custom (ONNX); decomposed (default), bounded, custom (TFLite)
+#   DCN=native            route of the deformable convolutions: native (ONNX, default there), decomposed (default elsewhere), custom,
+#                         bounded (TFLite, Core ML)
 #   NO_REWRITE="..."      exact rewrites to leave out, or: all
-#   PRECISION="fp32 fp16" of TFLite files: fp16 stores weights so
+#   PRECISION="fp32 fp16" of TFLite files: fp16 stores weights so; of Core ML files: fp16 computes so too
 #   SIZE="640 dynamic"    input sizes, one artifact each: 640, 480x640 (height x width), dynamic
 #   WIDER=ROOT LIST=FILE  WIDER FACE root, and which of its images (default: those beside the project, else sample photographs)
 #   LIMIT=N               only the first N images
@@ -56,13 +57,15 @@ ESCAPED := $(subst $(SPACE),\ ,$(CHECKPOINT))
 CHECKPOINT_FILE := $(if $(wildcard $(ESCAPED)),$(ESCAPED))
 # The route is part of an artifact's name; a network without deformable layers has none.
 ROUTE := $(if $(findstring _dcn,$(VARIANT)),$(or $(DCN),native),none)
-TFLITE_ROUTE := $(if $(findstring _dcn,$(VARIANT)),$(or $(DCN),decomposed),none)
+FIXED_ROUTE := $(if $(findstring _dcn,$(VARIANT)),$(or $(DCN),decomposed),none)
 ONNX_ARTIFACTS := $(foreach size,$(SIZE),$(OUT)/artifacts/$(VARIANT)-$(ROUTE)-fp32-$(size)-onnx)
-# TFLite files have one size each.
-TFLITE_ARTIFACTS := $(foreach precision,$(PRECISION),$(foreach size,$(filter-out dynamic,$(SIZE)),\
-  $(OUT)/artifacts/$(VARIANT)-$(TFLITE_ROUTE)-$(precision)-$(size)-tflite))
+# TFLite and Core ML files have one size each.
+FIXED_SIZE = $(foreach precision,$(PRECISION),$(foreach size,$(filter-out dynamic,$(SIZE)),\
+  $(OUT)/artifacts/$(VARIANT)-$(FIXED_ROUTE)-$(precision)-$(size)-$(1)))
+TFLITE_ARTIFACTS := $(call FIXED_SIZE,tflite)
+COREML_ARTIFACTS := $(call FIXED_SIZE,coreml)
 
-.PHONY: help all setup test test-accuracy golden test-android android-assets lint summary export-onnx bench-onnx export-tflite bench-tflite export-all bench-speed detect native bench-kernel data train-shipped bench-train lock clean FORCE
+.PHONY: help all setup test test-accuracy golden test-android android-assets lint summary export-onnx bench-onnx export-tflite bench-tflite export-coreml bench-coreml export-all bench-speed detect native bench-kernel data train-shipped bench-train lock clean FORCE
 
 help: ## list the targets
 	@sed -n '/^#/!q;s/^# \{0,1\}//p;s/^#$$//p' Makefile
@@ -119,7 +122,7 @@ $(OUT)/artifacts/$(VARIANT)-$(ROUTE)-fp32-%-onnx/detector.json: $(OUT)/choices/$
 	$(PY) -m export onnx --variant $(VARIANT) $(if $(DCN),--dcn $(DCN)) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") \
 	  $(if $(filter dynamic,$*),--dynamic,--size $(subst x, ,$*)) $(addprefix --no-rewrite ,$(NO_REWRITE)) --out "$(@D)"
 
-$(OUT)/choices/$(VARIANT)-$(ROUTE)-onnx $(OUT)/choices/$(VARIANT)-$(TFLITE_ROUTE)-tflite: FORCE
+$(OUT)/choices/$(VARIANT)-$(ROUTE)-onnx $(addprefix $(OUT)/choices/$(VARIANT)-$(FIXED_ROUTE)-,tflite coreml): FORCE
 	@mkdir -p "$(@D)"
 	@echo "$(CHECKPOINT) $(NO_REWRITE)" | cmp -s - "$@" || echo "$(CHECKPOINT) $(NO_REWRITE)" > "$@"
 
@@ -149,7 +152,7 @@ bench-onnx: export-onnx ## size, latency, memory, AP and its drop, of those arti
 export-tflite: $(addsuffix /detector.json,$(TFLITE_ARTIFACTS)) ## TFLite artifacts of VARIANT, DCN, CHECKPOINT, PRECISION, SIZE
 
 # $* is precision-size.
-$(OUT)/artifacts/$(VARIANT)-$(TFLITE_ROUTE)-%-tflite/detector.json: $(OUT)/choices/$(VARIANT)-$(TFLITE_ROUTE)-tflite $(CHECKPOINT_FILE) $(MAKERS) | .venv/.ready $(if $(filter custom,$(TFLITE_ROUTE)),native)
+$(OUT)/artifacts/$(VARIANT)-$(FIXED_ROUTE)-%-tflite/detector.json: $(OUT)/choices/$(VARIANT)-$(FIXED_ROUTE)-tflite $(CHECKPOINT_FILE) $(MAKERS) | .venv/.ready $(if $(filter custom,$(FIXED_ROUTE)),native)
 	$(PY) -m export tflite --variant $(VARIANT) $(if $(DCN),--dcn $(DCN)) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") \
 	  --precision $(firstword $(subst -, ,$*)) --size $(subst x, ,$(lastword $(subst -, ,$*))) $(addprefix --no-rewrite ,$(NO_REWRITE)) --out "$(@D)"
 
@@ -157,12 +160,22 @@ bench-tflite: export-tflite ## the same for those
 	$(PY) -m runtime_bench run $(TFLITE_ARTIFACTS) --threads $(THREADS) --json "$(OUT)/bench/tflite.json" \
 	  $(if $(WIDER),--wider "$(WIDER)" $(if $(LIST),--list "$(LIST)")) $(if $(LIMIT),--limit $(LIMIT))
 
+export-coreml: $(addsuffix /detector.json,$(COREML_ARTIFACTS)) ## Core ML artifacts of VARIANT, DCN, CHECKPOINT, PRECISION, SIZE
+
+$(OUT)/artifacts/$(VARIANT)-$(FIXED_ROUTE)-%-coreml/detector.json: $(OUT)/choices/$(VARIANT)-$(FIXED_ROUTE)-coreml $(CHECKPOINT_FILE) $(MAKERS) | .venv/.ready
+	$(PY) -m export coreml --variant $(VARIANT) $(if $(DCN),--dcn $(DCN)) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") \
+	  --precision $(firstword $(subst -, ,$*)) --size $(subst x, ,$(lastword $(subst -, ,$*))) $(addprefix --no-rewrite ,$(NO_REWRITE)) --out "$(@D)"
+
+bench-coreml: export-coreml ## the same for those; off macOS an evaluator runs them, and latency is not measured
+	$(PY) -m runtime_bench run $(COREML_ARTIFACTS) --threads $(THREADS) --json "$(OUT)/bench/coreml.json" \
+	  $(if $(WIDER),--wider "$(WIDER)" $(if $(LIST),--list "$(LIST)")) $(if $(LIMIT),--limit $(LIMIT))
+
 # Every format, route and precision of one network. A route that fails is a row of the table with its reason, and an exit code at the end.
 ALL_VARIANT := $(if $(filter command environment,$(firstword $(origin VARIANT))),$(VARIANT),acwface_dcn)
 ALL_SIZE := $(filter-out dynamic,$(SIZE))
 ALL_KINDS := $(if $(findstring _dcn,$(ALL_VARIANT)),\
-  $(foreach route,native decomposed custom,onnx:$(route):fp32) $(foreach route,decomposed bounded custom,tflite:$(route):fp32 tflite:$(route):fp16),\
-  onnx:none:fp32 tflite:none:fp32 tflite:none:fp16)
+  $(foreach route,native decomposed custom,onnx:$(route):fp32) $(foreach route,decomposed bounded custom,$(foreach precision,fp32 fp16,tflite:$(route):$(precision) coreml:$(route):$(precision))),\
+  onnx:none:fp32 $(foreach precision,fp32 fp16,tflite:none:$(precision) coreml:none:$(precision)))
 ALL_EXPORTS := $(foreach size,$(ALL_SIZE),$(addsuffix :$(size),$(ALL_KINDS)))
 export_name = $(ALL_VARIANT)-$(word 2,$1)-$(word 3,$1)-$(word 4,$1)-$(word 1,$1)
 ALL_NAMES := $(foreach row,$(ALL_EXPORTS),$(call export_name,$(subst :, ,$(row))))

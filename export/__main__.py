@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from export.coreml_routes import COREML_ROUTES
+from export.coreml_routes import PRECISIONS as COREML_PRECISIONS
 from export.deform_routes import ROUTES
 from export.rewrites import REWRITES
 from export.tflite_routes import PRECISIONS, TFLITE_ROUTES
@@ -46,6 +48,18 @@ def main() -> None:
         "--precision", choices=PRECISIONS, default="fp32", help="fp16: weights stored so, half the file (default: %(default)s)"
     )
 
+    to_coreml = formats.add_parser(
+        "coreml",
+        help="Core ML, for iOS 16 and newer",
+        description="Convert, evaluate what was saved on photographs, compare with torch; written only if they agree.",
+        epilog="example: python -m export coreml --variant acwface_dcn --dcn bounded --precision fp16 --size 320",
+    )
+    _add_source(to_coreml, COREML_ROUTES, "decomposed")
+    _add_fixed_size(to_coreml)
+    to_coreml.add_argument(
+        "--precision", choices=COREML_PRECISIONS, default="fp16", help="of weights and arithmetic (default: %(default)s)"
+    )
+
     explained = formats.add_parser(
         "explain",
         help="what a TFLite artifact is made of",
@@ -54,7 +68,7 @@ def main() -> None:
     )
     explained.add_argument("artifact", type=Path, metavar="ARTIFACT", help="artifact folder")
     args = parser.parse_args()
-    {"onnx": _onnx, "tflite": _tflite, "explain": _explain}[args.format](args)
+    {"onnx": _onnx, "tflite": _tflite, "coreml": _coreml, "explain": _explain}[args.format](args)
 
 
 def _add_source(parser: argparse.ArgumentParser, routes: Iterable[str], default_route: str) -> None:
@@ -99,6 +113,15 @@ def _tflite(args: argparse.Namespace) -> None:
     size = parse_size(args.size)
     out = args.out or ARTIFACTS / artifact_name(checkpoint.detector.config.variant, dcn, args.precision, size, args.format)
     _say(out, export_tflite(checkpoint, dcn, args.precision, size, out, _show_stage, _left_out(args)))
+
+
+def _coreml(args: argparse.Namespace) -> None:
+    from export.coreml_export import export_coreml
+
+    checkpoint, dcn = _open_source(args)
+    size = parse_size(args.size)
+    out = args.out or ARTIFACTS / artifact_name(checkpoint.detector.config.variant, dcn, args.precision, size, args.format)
+    _say(out, export_coreml(checkpoint, dcn, args.precision, size, out, _show_stage, _left_out(args)))
 
 
 def _explain(args: argparse.Namespace) -> None:

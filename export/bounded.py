@@ -15,7 +15,12 @@ from torch import Tensor
 from torch.nn.functional import conv2d, leaky_relu, pad, relu
 
 from export.pixels import as_image, pixelwise
+from model.config import ModelConfig
 from model.deform_conv import TAPS
+from model.errors import UserError
+
+LARGEST_LIMIT = 2
+"""Pixels, of the offsets that the route is made for."""
 
 
 def bounded(x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor | None, limit: float, slope: float) -> Tensor:
@@ -39,7 +44,8 @@ def bounded(x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor
     )
     rows = TAPS * tall - 2 * radius  # down to the last tap's last row; between taps lie rows that mean nothing
     total = None
-    for down, across, share in _shares(predicted, limit):
+    offset, mask = (values.permute(0, 3, 1, 2) for values in pixelwise(predicted, limit))
+    for down, across, share in shares(offset[:, 0::2], offset[:, 1::2], mask, radius):
         share = pad(share, (0, 0, 0, 2 * radius)).reshape(1, TAPS * tall, width, 1)[:, :rows]
         part = stacked[:, down : down + rows, across : across + width] * share
         total = part if total is None else total + part
@@ -48,11 +54,25 @@ def bounded(x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor
     return out if slope == 1 else leaky_relu(out, slope)
 
 
-def _shares(predicted: Sequence[Tensor], limit: float) -> Iterator[tuple[int, int, Tensor]]:
-    """What each pixel round a tap contributes: its row and column from 0, ``(1, 9, H, W)``."""
-    offset, mask = (values.permute(0, 3, 1, 2) for values in pixelwise(predicted, limit))
-    radius = math.ceil(limit)
-    vertical, horizontal = ([relu(1 - (offset[:, axis::2] - shift).abs()) for shift in range(-radius, radius + 1)] for axis in (0, 1))
+def shares(y: Tensor, x: Tensor, mask: Tensor, radius: int) -> Iterator[tuple[int, int, Tensor]]:
+    """What each pixel round a tap contributes: its row and column from 0, and its factor, in the shape of ``y``, ``x`` and ``mask``.
+
+    Args:
+        y, x: offsets of at most ``radius`` pixels.
+        mask: what the sample is multiplied by.
+        radius: pixels.
+    """
+    vertical, horizontal = ([relu(1 - (offset - shift).abs()) for shift in range(-radius, radius + 1)] for offset in (y, x))
     for down, tent in enumerate(vertical):
         for across, other in enumerate(horizontal):
             yield down, across, tent * mask * other
+
+
+def require_limit(config: ModelConfig) -> None:
+    """Raise a :class:`UserError` where the route would not be exact, or too slow for anybody."""
+    if config.offset_limit is None or config.offset_limit > LARGEST_LIMIT:
+        limit = "no limit on its offsets" if config.offset_limit is None else f"offsets of up to {config.offset_limit:g} pixels"
+        raise UserError(
+            f"--dcn bounded is for offsets of at most {LARGEST_LIMIT} pixels, this {config.variant} has {limit}; a tap costs 9 products "
+            "for 1 pixel, 25 for 2, 49 for 3: train with an offset_limit, or take --dcn decomposed"
+        )

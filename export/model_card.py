@@ -20,7 +20,7 @@ A face detector: boxes, scores and five landmarks.
 | deformable convolutions | {manifest.dcn} |
 | format, precision | {manifest.format}, {manifest.precision} |
 | input | {size} pixels (height x width), {manifest.input.colour_order}, mean {", ".join(f"{value:g}" for value in manifest.input.mean)} |
-| runs on | {manifest.runtime.name} {manifest.runtime.minimum_version} or newer |
+| runs on | {"Core ML of iOS" if manifest.runtime.name == "coreml" else manifest.runtime.name} {manifest.runtime.minimum_version} or newer |
 | size | {manifest.model.size_bytes:,} bytes |
 
 Largest difference from the FP32 torch model over {parity.anchors:,} anchors of {parity.photographs} photographs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -62,6 +62,10 @@ class Target(NamedTuple):
     """``NCHW`` or ``NHWC``."""
     runtime: RuntimeSpec
     limits: Limits
+    suffix: str | None = None
+    """Of the model file, where it is not the format's name."""
+    dtype: Literal["float32", "image"] = "float32"
+    """Of the input, see :class:`model.artifact.InputTensor`."""
 
 
 def package(
@@ -90,7 +94,7 @@ def package(
     """
     config = checkpoint.detector.config
     with writing_artifact(out) as folder:
-        model = folder / f"model.{target.format}"
+        model = folder / f"model.{target.suffix or target.format}"
         save_checkpoint(checkpoint.detector, folder / REFERENCE, checkpoint.source)
         make_model(model)
         manifest = Manifest(
@@ -129,7 +133,11 @@ def converter_failed(what: str, log: str) -> UserError:
 def _input_tensor(config: ModelConfig, target: Target) -> InputTensor:
     extents = dict(zip("NCHW", (1, 3, *(target.size or (None, None))), strict=True))
     return InputTensor(
-        mean=config.mean, colour_order=config.colour_order, layout=target.layout, shape=tuple(extents[axis] for axis in target.layout)
+        mean=config.mean,
+        colour_order=config.colour_order,
+        layout=target.layout,
+        dtype=target.dtype,
+        shape=tuple(extents[axis] for axis in target.layout),
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import onnx
 import torch
 
+from export.bounded import require_limit
 from export.onnx_export import convert_to_onnx, simplify
 from export.package import Limits, Progress, Target, converter_failed, package
 from export.rewrites import MOBILE_REWRITES, apply_rewrites
@@ -29,8 +30,6 @@ from export.tflite_model import (
 from export.tflite_routes import TFLITE_ROUTES
 from model.artifact import REFERENCE, Artifact, Parity, RuntimeSpec, artifact_name
 from model.checkpoint import Checkpoint
-from model.config import ModelConfig
-from model.errors import UserError
 from model.files import sha256
 from runtime_bench.detect import FaceDetector, artifact_detector
 from runtime_bench.runtimes.litert import LiteRtRuntime
@@ -40,8 +39,6 @@ LIMITS = {"fp32": Limits(scores=1e-4, pixels=1e-2), "fp16": Limits(scores=5e-2, 
 MINIMUM_LITERT = "2.1"
 """Oldest release that such files were run on."""
 OPSET = 18
-LARGEST_LIMIT = 2
-"""Pixels, of the offsets that route ``bounded`` is made for."""
 
 
 def export_tflite(
@@ -73,7 +70,7 @@ def export_tflite(
     """
     config = checkpoint.detector.config
     if dcn == "bounded":
-        _require_limit(config)
+        require_limit(config)
     model = apply_rewrites(checkpoint.detector, dcn, without, TFLITE_ROUTES, MOBILE_REWRITES)
     library = TFLITE_ROUTES[dcn].needs.library if dcn != "none" else None
     target = Target("tflite", precision, dcn, size, "NHWC", RuntimeSpec("litert", MINIMUM_LITERT, library), LIMITS[precision])
@@ -96,16 +93,6 @@ def export_tflite(
         write_model(converted, path)
 
     return package(checkpoint, target, out, make_model, _both_ways, progress)
-
-
-def _require_limit(config: ModelConfig) -> None:
-    """Raise a :class:`UserError` where route ``bounded`` would not be exact, or too slow for anybody."""
-    if config.offset_limit is None or config.offset_limit > LARGEST_LIMIT:
-        limit = "no limit on its offsets" if config.offset_limit is None else f"offsets of up to {config.offset_limit:g} pixels"
-        raise UserError(
-            f"--dcn bounded is for offsets of at most {LARGEST_LIMIT} pixels, this {config.variant} has {limit}; a tap costs 9 products "
-            "for 1 pixel, 25 for 2, 49 for 3: train with an offset_limit, or take --dcn decomposed"
-        )
 
 
 def _both_ways(artifact: Artifact) -> Iterator[FaceDetector]:

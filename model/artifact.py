@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from model.errors import UserError
-from model.files import atomic_folder, sha256
+from model.files import atomic_folder, sha256, size_bytes
 from model.postprocess import Thresholds
 from model.preprocess import InputSpec
 
@@ -32,18 +32,22 @@ Extent = Annotated[int, Meta(ge=1, le=1 << 20)] | None
 
 
 class File(Struct, frozen=True, forbid_unknown_fields=True):
-    """A file of the artifact, by name, with what it must be."""
+    """A file of the artifact, by name, with what it must be; or a folder, as Core ML's packages are."""
 
     name: str
     sha256: str
+    """See :func:`model.files.sha256`."""
     size_bytes: int
 
 
 class InputTensor(InputSpec, frozen=True, forbid_unknown_fields=True):
-    """The network's only input: float32, fed as :func:`model.preprocess.prepare` makes it; the shape's axes are those of ``layout``."""
+    """The network's only input; the shape's axes are those of ``layout``."""
 
     name: str = "image"
-    dtype: Literal["float32"] = "float32"
+    dtype: Literal["float32", "image"] = "float32"
+    """``float32``: fed as :func:`model.preprocess.prepare` makes it. ``image``: the model file takes a picture of 8 bits a channel in the
+    platform's own type, and itself does what ``colour_order``, ``mean`` and ``scale`` say; whoever letterboxes still fills the border with
+    the mean's colour."""
     shape: tuple[Extent, Extent, Extent, Extent] = (1, 3, None, None)
 
     @property
@@ -84,6 +88,7 @@ class RuntimeSpec(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     minimum_version: str
+    """Of the runtime; where it comes with the system (``coreml``), of iOS."""
     library: Library | None = None
 
 
@@ -153,7 +158,7 @@ def artifact_name(variant: str, dcn: str, precision: str, size: tuple[int, int] 
 
 
 def describe_file(path: Path) -> File:
-    return File(path.name, sha256(path), path.stat().st_size)
+    return File(path.name, sha256(path), size_bytes(path))
 
 
 @contextmanager
@@ -192,10 +197,10 @@ def open_artifact(path: Path) -> Artifact:
 
 
 def _check_file(folder: Path, file: File) -> None:
-    if Path(file.name).name != file.name:  # a path, perhaps out of the folder
+    if Path(file.name).name != file.name or file.name in ("", ".."):  # a path, perhaps out of the folder
         raise UserError(f"{folder / MANIFEST}: {file.name!r} is not a plain file name; export the artifact again")
     path = folder / file.name
-    if not path.is_file():
+    if not (path.is_file() or path.is_dir()):
         raise UserError(f"{path} is missing; export the artifact again")
-    if path.stat().st_size != file.size_bytes or sha256(path) != file.sha256:
+    if size_bytes(path) != file.size_bytes or sha256(path) != file.sha256:
         raise UserError(f"{path} is not the file that was exported (SHA-256 differs); copy it again or export again")

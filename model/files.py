@@ -14,9 +14,34 @@ from model.errors import UserError
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
+    """Hex digest of a file's bytes; of a folder, that of what ``sha256sum`` prints for its files, by relative path in order of bytes.
+
+    Raises:
+        UserError: as :func:`folder_files` does.
+    """
+    if path.is_dir():
+        lines = [sha256(file).encode() + b"  " + os.fsencode(file.relative_to(path).as_posix()) + b"\n" for file in folder_files(path)]
+        return hashlib.sha256(b"".join(lines)).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def size_bytes(path: Path) -> int:
+    """Of a file, or of all files of a folder; raises as :func:`folder_files` does."""
+    return sum(file.stat().st_size for file in (folder_files(path) if path.is_dir() else (path,)))
+
+
+def folder_files(folder: Path) -> list[Path]:
+    """The files of a folder at any depth, in the order of their relative paths.
+
+    Raises:
+        UserError: it is a link or holds one, which could lead out of it, or something else that is neither file nor folder.
+    """
+    entries = [folder, *folder.rglob("*")]
+    for entry in entries:
+        if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
+            raise UserError(f"{entry} is neither file nor folder; links are not followed, copy what it stands for")
+    return sorted((entry for entry in entries if entry.is_file()), key=lambda file: os.fsencode(file.relative_to(folder).as_posix()))
 
 
 def _umask() -> int:

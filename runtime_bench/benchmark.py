@@ -53,7 +53,7 @@ def benchmark(artifact: Artifact, references: References, threads: int, runs: in
         format=manifest.format,
         weights=manifest.weights,
         checkpoint=manifest.reference.sha256,
-        runtime=manifest.runtime.name,
+        runtime=measured.runtime,
         runtime_version=measured.runtime_version,
         device="local",
         machine=processor(),

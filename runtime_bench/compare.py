@@ -123,6 +123,11 @@ def comparable(artifacts: Sequence[Artifact]) -> dict[tuple[str, tuple[int, int]
 def _measure(artifacts: Sequence[Artifact], tensor: np.ndarray, threads: int) -> list[list[float]]:
     """Milliseconds of every measured run of every artifact."""
     opened = [(open_runtime(artifact, threads), in_layout(tensor, artifact.manifest.input.layout)) for artifact in artifacts]
+    for (runtime, _), artifact in zip(opened, artifacts, strict=True):
+        if runtime.simulated:
+            raise UserError(
+                f"{artifact.path}: {artifact.manifest.runtime.name} is not here and {runtime.name} has no times worth comparing"
+            )
     times: list[list[float]] = [[] for _ in opened]
     for _ in range(ROUNDS):
         for (runtime, own), values in zip(opened, times, strict=True):

@@ -28,10 +28,13 @@ WARMUP, RUNS = 10, 50
 
 
 class Measurement(msgspec.Struct, frozen=True):
+    """Only of what has run: the figures are ``None`` where something else stands in for the runtime."""
+
+    runtime: str
     runtime_version: str
-    load_ms: float
-    latency_ms: Latency
-    peak_memory_bytes: int
+    load_ms: float | None = None
+    latency_ms: Latency | None = None
+    peak_memory_bytes: int | None = None
 
 
 def measure_latency(artifact: Artifact, tensor: np.ndarray, threads: int, runs: int = RUNS) -> Measurement:
@@ -66,6 +69,8 @@ def _measure(artifact: Artifact, tensor: np.ndarray, threads: int, runs: int) ->
     start = time.perf_counter()
     runtime = open_runtime(artifact, threads)
     load_ms = 1e3 * (time.perf_counter() - start)
+    if runtime.simulated:
+        return Measurement(runtime.name, runtime.version)
     tensor = in_layout(tensor, artifact.manifest.input.layout)
     times = np.empty(WARMUP + runs)
     for index in range(len(times)):
@@ -74,7 +79,8 @@ def _measure(artifact: Artifact, tensor: np.ndarray, threads: int, runs: int) ->
         times[index] = time.perf_counter() - start
     measured = 1e3 * times[WARMUP:]
     median, p90, p99 = (float(value) for value in np.percentile(measured, (50, 90, 99)))
-    return Measurement(runtime.version, load_ms, Latency(median, p90, p99, float(measured.min()), runs, WARMUP), _peak_memory() - before)
+    latency = Latency(median, p90, p99, float(measured.min()), runs, WARMUP)
+    return Measurement(runtime.name, runtime.version, load_ms, latency, _peak_memory() - before)
 
 
 def _peak_memory() -> int:

@@ -50,6 +50,7 @@ class Result(Struct, frozen=True, forbid_unknown_fields=True):
     checkpoint: str
     """SHA-256 of the FP32 checkpoint that the artifact was made from."""
     runtime: str
+    """What has run the artifact. Something that stands in for the artifact's own runtime has a name of its own, and measures no costs."""
     runtime_version: str
     device: str
     machine: str
@@ -57,11 +58,12 @@ class Result(Struct, frozen=True, forbid_unknown_fields=True):
     threads: int
     """Of the latency measurement; average precision does not depend on them."""
     size_bytes: int
-    load_ms: float
-    latency_ms: Latency
+    load_ms: float | None
+    latency_ms: Latency | None
+    """This, :attr:`load_ms` and :attr:`peak_memory_bytes` are ``None`` where they were not measured."""
     latency_input: tuple[int, int]
     """Height and width of the input that latency was measured on."""
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None
     """What loading and running the model added to the resident memory of a fresh process, at its peak."""
     protocol: str
     """How photographs were scaled: ``original``, or ``letterbox-HxW``."""

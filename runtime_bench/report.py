@@ -20,9 +20,9 @@ def results_table(results: Sequence[Result]) -> str:
         [
             result.artifact,
             f"{result.size_bytes / 1e6:.2f}",
-            f"{result.load_ms:.0f}",
-            *(f"{value:.1f}" for value in (result.latency_ms.median, result.latency_ms.p90, result.latency_ms.p99, result.latency_ms.min)),
-            f"{result.peak_memory_bytes / 1e6:.0f}",
+            _figure(result.load_ms, 1, 0),
+            *(_figure(result.latency_ms and getattr(result.latency_ms, field), 1, 1) for field in ("median", "p90", "p99", "min")),
+            _figure(result.peak_memory_bytes, 1e-6, 0),
             f"{result.image_ms.preprocess + result.image_ms.postprocess:.1f}" if result.image_ms else "-",
             result.images or "-",
             *_percent(result.ap),
@@ -150,6 +150,8 @@ def _weights(result: Result) -> str:
 
 
 def _latency(result: Result) -> str:
+    if result.latency_ms is None:
+        return f"latency: not measured here, where {result.runtime} ({result.runtime_version}) stands in; image ms: pre- and postprocessing"
     height, width = result.latency_input
     return (
         f"latency: the network alone, {height}x{width}, {result.runtime} {result.runtime_version}, {result.threads} "

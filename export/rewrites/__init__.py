@@ -32,7 +32,8 @@ onnxsim, which folds it."""
 
 
 MOBILE_REWRITES = {name: rewrite for name, rewrite in REWRITES.items() if name != "pool-channels"} | {"split-attention": block_attention}
-"""For runtimes in which channels lie next to each other."""
+"""For LiteRT and Core ML. What makes a phone faster only a phone can say: these make operators fewer, or such as Neural Engines are
+reported to take, four axes and kernels of at most 13 pixels (https://ane-guide.readthedocs.io/en/latest/part-5-practice/17-model-design-rules.html)."""
 
 
 def apply_rewrites(

@@ -29,6 +29,8 @@ class Outputs(NamedTuple):
 class Runtime(Protocol):
     name: str
     version: str
+    simulated: bool
+    """Whether something else computes what the runtime would; then its times mean nothing."""
 
     def run(self, tensor: np.ndarray) -> Outputs:
         """Run ``(1, 3, H, W)`` float32, fastest with the memory order that the artifact's ``layout`` names."""
@@ -57,4 +59,8 @@ def open_runtime(artifact: Artifact, threads: int) -> Runtime:
         from runtime_bench.runtimes.litert import LiteRtRuntime
 
         return LiteRtRuntime(artifact, threads)
+    if name == "coreml":
+        from runtime_bench.runtimes.coreml import open_coreml
+
+        return open_coreml(artifact)
     raise UserError(f"{artifact.path}: no runtime called {name!r} here; update the project")

@@ -48,6 +48,7 @@ class OnnxRuntime:
 
     name = "onnxruntime"
     version = onnxruntime.__version__
+    simulated = False
 
     def __init__(self, artifact: Artifact, threads: int) -> None:
         self._session = open_session(artifact, session_options(threads))

@@ -14,6 +14,7 @@ class TorchRuntime:
 
     name = "torch"
     version = torch.__version__
+    simulated = False
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector.eval()

@@ -1,6 +1,7 @@
 """The contract on disk: what is written is read back; what is wrong is said; nothing half-made is left."""
 
 import json
+import subprocess
 
 import msgspec
 import pytest
@@ -75,7 +76,8 @@ def test_names():
         (lambda fields: fields["input"].update(shape=[1, 3, 10**9, 640]), "input.shape"),
         (lambda fields: fields["outputs"][0].update(meaning="magic"), "outputs"),
         (lambda fields: fields["model"].update(name="../../outside.onnx"), "not a plain file name"),
-        (lambda fields: fields["model"].update(name=""), "not a plain file name|is missing"),
+        (lambda fields: fields["model"].update(name=""), "not a plain file name"),
+        (lambda fields: fields["model"].update(name=".."), "not a plain file name"),
     ],
 )
 def test_a_wrong_manifest_is_named(tmp_path, change, said):
@@ -105,6 +107,33 @@ def test_a_missing_file_and_a_changed_byte(tmp_path, name):
         open_artifact(path)
     (path / name).unlink()
     with pytest.raises(UserError, match="is missing"):
+        open_artifact(path)
+
+
+def test_a_model_file_may_be_a_folder(tmp_path):
+    path = write_artifact(tmp_path / "a")
+    package = path / "model.mlpackage"
+    for name, content in (("Manifest.json", b"{}"), ("Data/b", b"weights"), ("Data/B.bin", b"more"), ("Data.txt", b"")):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_bytes(content)
+    file = describe_file(package)
+    fields = json.loads((path / MANIFEST).read_text())
+    fields["model"] = msgspec.to_builtins(file)
+    (path / MANIFEST).write_text(json.dumps(fields))
+    assert open_artifact(path).model_path.is_dir()
+    assert file.size_bytes == 13
+    listed = "find . -type f | cut -c3- | LC_ALL=C sort | xargs sha256sum | sha256sum"
+    assert subprocess.run(["sh", "-c", listed], cwd=package, capture_output=True, text=True).stdout.split()[0] == file.sha256
+    (package / "Data.txt").rename(package / "Other.txt")
+    with pytest.raises(UserError, match="SHA-256 differs"):
+        open_artifact(path)
+    (package / "Other.txt").unlink()
+    (package / "Data.txt").symlink_to(path / REFERENCE)
+    with pytest.raises(UserError, match="Data.txt is neither file nor folder"):
+        open_artifact(path)
+    package.rename(tmp_path / "elsewhere")
+    package.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="neither file nor folder"):
         open_artifact(path)
 
 
