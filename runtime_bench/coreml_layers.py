@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from model.deform_conv import TAPS
 from model.errors import UserError
-from runtime_bench.mil import as_planes, read_specification, sample
+from runtime_bench.mil import as_planes, pixel_shuffle, read_specification, sample
 
 
 class Network:
@@ -81,9 +81,20 @@ def _convolution(layer: Any, inputs: Sequence[Tensor]) -> Tensor:
     (x,) = inputs
     weight = _weights(layer.weights, layer.outputChannels, layer.kernelChannels, *layer.kernelSize)
     bias = _weights(layer.bias, layer.outputChannels) if layer.hasBias else None
-    vertical, horizontal = layer.valid.paddingAmounts.borderAmounts
-    x = functional.pad(x, (horizontal.startEdgeSize, horizontal.endEdgeSize, vertical.startEdgeSize, vertical.endEdgeSize))
+    x = functional.pad(x, _borders(layer.valid.paddingAmounts))
     return functional.conv2d(x, weight, bias, stride=list(layer.stride), dilation=list(layer.dilationFactor), groups=layer.nGroups)
+
+
+def _borders(amounts: Any) -> tuple[int, int, int, int]:
+    """In torch's order."""
+    vertical, horizontal = amounts.borderAmounts
+    return horizontal.startEdgeSize, horizontal.endEdgeSize, vertical.startEdgeSize, vertical.endEdgeSize
+
+
+def _padding(layer: Any, inputs: Sequence[Tensor]) -> Tensor:
+    if layer.WhichOneof("PaddingType") != "constant":
+        raise UserError("such padding is not known to the evaluator")
+    return functional.pad(inputs[0], _borders(layer.paddingAmounts), value=layer.constant.value)
 
 
 def _activation(layer: Any, inputs: Sequence[Tensor]) -> Tensor:
@@ -131,6 +142,16 @@ def _combined(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Any, Se
     return lambda layer, inputs: function(inputs[0], inputs[1] if len(inputs) == 2 else torch.tensor(layer.alpha))
 
 
+_PIXEL_SHUFFLE = 2
+"""Of ``ReorganizeDataLayerParams.ReorganizationType``."""
+
+
+def _reorganized(layer: Any, inputs: Sequence[Tensor]) -> Tensor:
+    if layer.mode != _PIXEL_SHUFFLE:
+        raise UserError(f"reorganisation of mode {layer.mode} is not known to the evaluator")
+    return pixel_shuffle(inputs[0], layer.blockSize)
+
+
 def _custom(layer: Any, inputs: Sequence[Tensor]) -> Tensor:
     """DeformSample: ``(1, H, W, 27)`` predicted, ``(1, H, W, 9 O)`` mixed, ``(O,)`` bias to ``(1, H, W, O)``."""
     if layer.className != "AcwfaceDeformSample":
@@ -162,9 +183,11 @@ _LAYERS: dict[str, Callable[[Any, Sequence[Tensor]], Tensor | Sequence[Tensor]]]
     "expandDims": _expanded,
     "loadConstantND": lambda layer, inputs: _weights(layer.data, *layer.shape),
     "multiply": _combined(torch.mul),
+    "padding": _padding,
     "pooling": _pooling,
     "reduceMax": _reduced(torch.amax),
     "reduceMean": _reduced(torch.mean),
+    "reorganizeData": _reorganized,
     "reshapeStatic": lambda layer, inputs: inputs[0].reshape(list(layer.targetShape)),
     "splitND": lambda layer, inputs: inputs[0].split(list(layer.splitSizes), dim=layer.axis),
     "squeeze": lambda layer, inputs: inputs[0].squeeze() if layer.squeezeAll else inputs[0].squeeze(tuple(layer.axes)),

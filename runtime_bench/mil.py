@@ -326,6 +326,14 @@ def _matmul(x: Tensor, y: Tensor, transpose_x: Tensor | None = None, transpose_y
     return (x.mT if transpose_x is not None and bool(transpose_x) else x) @ (y.mT if transpose_y is not None and bool(transpose_y) else y)
 
 
+def pixel_shuffle(x: Tensor, upscale_factor: Tensor | int) -> Tensor:
+    """``(N, C * f * f, H, W)`` to ``(N, C, H * f, W * f)``: channels of one C become a block of pixels, row by row."""
+    factor = int(upscale_factor)
+    batch, channels, height, width = x.shape
+    blocks = x.reshape(batch, channels // factor**2, factor, factor, height, width)
+    return blocks.permute(0, 1, 4, 2, 5, 3).reshape(batch, -1, height * factor, width * factor)
+
+
 def _resample(
     x: Tensor,
     coordinates: Tensor,
@@ -380,6 +388,7 @@ _OPERATORS: dict[str, Callable[..., Tensor | Sequence[Tensor]]] = {
     "matmul": _matmul,
     "mul": lambda x, y: x * y,
     "pad": _pad,
+    "pixel_shuffle": pixel_shuffle,
     "real_div": lambda x, y: x / y,
     "reduce_max": _reduce(torch.amax),
     "reduce_mean": _reduce(torch.mean),

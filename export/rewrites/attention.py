@@ -71,9 +71,7 @@ class BlockConv(nn.Module):
         if not below and not right:
             return out
         # What was added is cut off by a convolution, too: behind a slice onnx2tf takes rows for channels.
-        first = torch.zeros(1, 1, below + 1, right + 1)
-        first[..., 0, 0] = 1
-        return conv2d(out, first)
+        return conv2d(out, pad(torch.ones(1, 1, 1, 1), (0, right, 0, below)))
 
 
 _BLOCK = 4
