@@ -21,7 +21,7 @@ from export.bounded import require_limit
 from export.coreml_custom import register_custom_layer
 from export.coreml_routes import COREML_ROUTES
 from export.kernel import VERSION
-from export.package import OUTPUTS, Limits, Progress, Target, converter_failed, package
+from export.package import OUTPUTS, Limits, Progress, Target, converter_failed, package, require_multiples
 from export.rewrites import MOBILE_REWRITES, apply_rewrites
 from export.rewrites.heads import DeployModel
 from model.artifact import Artifact, Library, Parity, RuntimeSpec
@@ -35,8 +35,6 @@ LIMITS = {"fp32": Limits(scores=1e-4, pixels=0.05), "fp16": Limits(scores=5e-2, 
 MINIMUM_IOS = "16"
 LAYER = Library("acwface_coreml", VERSION)
 """The class with the kernel in it, :data:`export.coreml_custom.CLASS`, which an app is built with."""
-STRIDE = 32
-"""Sides are multiples of it: Core ML upsamples by whole numbers only."""
 PIXEL_UNIT = 128
 """The network takes pixels over it, and its first weights are so many times larger; a power of two, so nothing is rounded. Those weights
 are small, and half precision holds them badly: without it a seventh of them were subnormal, which processors may take for zero."""
@@ -63,7 +61,7 @@ def export_coreml(
         checkpoint: what to export.
         dcn: one of :data:`export.coreml_routes.COREML_ROUTES`, or ``none`` for a network without deformable layers.
         precision: one of :data:`export.coreml_routes.PRECISIONS`.
-        size: (height, width) of the input in pixels, multiples of :data:`STRIDE`.
+        size: (height, width) of the input in pixels, multiples of :data:`export.package.STRIDE`.
         out: the artifact's folder; an earlier artifact there is replaced.
         progress: see :data:`export.package.Progress`.
         without: rewrites to leave out, see :data:`export.rewrites.REWRITES`.
@@ -76,8 +74,7 @@ def export_coreml(
             named), or the file differs from torch by more than :data:`LIMITS` on real photographs. Then nothing is written.
     """
     config = checkpoint.detector.config
-    if any(side % STRIDE for side in size):
-        raise UserError(f"--size {size[0]} {size[1]}: Core ML exports need multiples of {STRIDE}")
+    require_multiples(size)
     if dcn == "bounded":
         require_limit(config)
     converter = _load_coremltools()

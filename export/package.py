@@ -37,6 +37,10 @@ from runtime_bench.samples import sample_photographs
 OUTPUTS = {"scores": (), "box_deltas": (4,), "landmark_deltas": (10,)}
 """Meaning, and name, of each output in order, with the shape behind batch and anchor."""
 
+STRIDE = 32
+"""Of the coarsest level. TFLite and Core ML files have sides that are multiples of it: every level is twice the next one, which is as
+their converters want it."""
+
 Progress = Callable[[str], None]
 """Called with the name of each stage as it begins."""
 
@@ -121,6 +125,13 @@ def package(
         write_manifest(folder, manifest)
         (folder / MODEL_CARD).write_text(model_card(out.name, manifest), encoding="utf-8")
     return parity
+
+
+def require_multiples(size: tuple[int, int]) -> None:
+    """Raise a :class:`UserError` for a side that is no multiple of :data:`STRIDE`."""
+    if any(side % STRIDE for side in size):
+        nearest = " ".join(str(max(STRIDE, round(side / STRIDE) * STRIDE)) for side in size)
+        raise UserError(f"--size {size[0]} {size[1]}: such files are made for multiples of {STRIDE}; try --size {nearest}")
 
 
 def converter_failed(what: str, log: str) -> UserError:

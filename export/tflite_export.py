@@ -14,7 +14,7 @@ import torch
 
 from export.bounded import require_limit
 from export.onnx_export import convert_to_onnx, simplify
-from export.package import Limits, Progress, Target, converter_failed, package
+from export.package import Limits, Progress, Target, converter_failed, package, require_multiples
 from export.rewrites import MOBILE_REWRITES, apply_rewrites
 from export.tflite_metadata import METADATA, metadata
 from export.tflite_model import (
@@ -56,7 +56,7 @@ def export_tflite(
         checkpoint: what to export.
         dcn: one of :data:`export.tflite_routes.TFLITE_ROUTES`, or ``none`` for a network without deformable layers.
         precision: one of :data:`export.tflite_routes.PRECISIONS`.
-        size: (height, width) of the input in pixels.
+        size: (height, width) of the input in pixels, multiples of :data:`export.package.STRIDE`.
         out: the artifact's folder; an earlier artifact there is replaced.
         progress: see :data:`export.package.Progress`.
         without: rewrites to leave out, see :data:`export.rewrites.REWRITES`.
@@ -65,9 +65,10 @@ def export_tflite(
         The measured parity, of the worse of two: with XNNPACK, and with LiteRT's own kernels.
 
     Raises:
-        UserError: the route does not go with the checkpoint, a converter failed (its log is named), LiteRT refuses the file, or it differs
-            from torch by more than :data:`LIMITS` on real photographs. Then nothing is written.
+        UserError: the size or the route does not go with the format or the checkpoint, a converter failed (its log is named), LiteRT refuses
+            the file, or it differs from torch by more than :data:`LIMITS` on real photographs. Then nothing is written.
     """
+    require_multiples(size)
     config = checkpoint.detector.config
     if dcn == "bounded":
         require_limit(config)

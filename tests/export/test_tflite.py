@@ -43,9 +43,9 @@ def quietly(stage: str) -> None:
 
 @pytest.fixture(scope="module")
 def tflite_artifact(public_retinaface, tmp_path_factory):
-    """The public RetinaFace at a size that is no multiple of 32."""
+    """The public RetinaFace."""
     path = tmp_path_factory.mktemp("tflite") / "artifact"
-    export_tflite(public_retinaface, "none", "fp32", (100, 180), path, quietly)
+    export_tflite(public_retinaface, "none", "fp32", (96, 192), path, quietly)
     return open_artifact(path)
 
 
@@ -54,7 +54,7 @@ def test_real_weights_give_the_same_faces_with_and_without_xnnpack(public_retina
     assert parity.scores < LIMITS["fp32"].scores
     assert parity.anchors > 50
     portrait = load_image(PORTRAIT)
-    reference = torch_detector(public_retinaface, (100, 180)).detect(portrait, EVALUATION)[0]
+    reference = torch_detector(public_retinaface, (96, 192)).detect(portrait, EVALUATION)[0]
     exported = artifact_detector(tflite_artifact, 1)
     for xnnpack in (True, False):
         detections = replace(exported, runtime=LiteRtRuntime(tflite_artifact, 1, xnnpack)).detect(portrait, EVALUATION)[0]
@@ -69,9 +69,9 @@ def test_real_weights_give_the_same_faces_with_and_without_xnnpack(public_retina
 def test_names_order_and_layout_are_the_documented_ones(tflite_artifact):
     interpreter = Interpreter(str(tflite_artifact.model_path))
     (image,) = interpreter.get_input_details()
-    assert (image["name"], tuple(image["shape"]), image["dtype"]) == ("image", (1, 100, 180, 3), np.float32)
+    assert (image["name"], tuple(image["shape"]), image["dtype"]) == ("image", (1, 96, 192, 3), np.float32)
     declared = tflite_artifact.manifest
-    assert (declared.input.layout, declared.input.shape) == ("NHWC", (1, 100, 180, 3))
+    assert (declared.input.layout, declared.input.shape) == ("NHWC", (1, 96, 192, 3))
     assert [(output["name"], tuple(output["shape"])) for output in interpreter.get_output_details()] == [
         (output.name, output.shape) for output in declared.outputs
     ]
@@ -79,7 +79,7 @@ def test_names_order_and_layout_are_the_documented_ones(tflite_artifact):
 
 
 def test_half_precision_is_for_storage_only(public_retinaface, tflite_artifact, tmp_path):
-    parity = export_tflite(public_retinaface, "none", "fp16", (100, 180), tmp_path / "a", quietly)
+    parity = export_tflite(public_retinaface, "none", "fp16", (96, 192), tmp_path / "a", quietly)
     half = open_artifact(tmp_path / "a")
     assert 1e-5 < parity.scores < LIMITS["fp16"].scores
     assert half.manifest.model.size_bytes < 0.6 * tflite_artifact.manifest.model.size_bytes
@@ -161,7 +161,7 @@ def test_metadata_reads_back(tflite_artifact):
         return [table.Get(Float32Flags, table.Vector(place) + 4 * index) for index in range(table.VectorLen(place))]
 
     root = Table(content, int.from_bytes(content[:4], "little"))
-    assert field(root, 0, text) == "retinaface-none-fp32-100x180-tflite"
+    assert field(root, 0, text) == "retinaface-none-fp32-96x192-tflite"
     assert field(root, 2, text) == f"weights {tflite_artifact.manifest.reference.sha256[:12]}"
     (graph,) = field(root, 3, elements)
     (image,) = field(graph, 2, elements)
@@ -177,7 +177,7 @@ def test_tensorflows_own_interpreter_agrees(tflite_artifact):
     detector = artifact_detector(tflite_artifact, 1)
     interpreter = tensorflow.lite.Interpreter(str(tflite_artifact.model_path))
     run = interpreter.get_signature_runner()
-    tensor = np.random.default_rng(0).uniform(-120, 150, (1, 3, 100, 180)).astype(np.float32)
+    tensor = np.random.default_rng(0).uniform(-120, 150, (1, 3, 96, 192)).astype(np.float32)
     outputs = run(image=tensor.transpose(0, 2, 3, 1))
     for name, values in detector.runtime.run(tensor)._asdict().items():
         np.testing.assert_allclose(outputs[name][0], values, atol=1e-4)
@@ -200,6 +200,13 @@ def test_every_form_of_a_layer_is_torchvisions_operator(channels, outputs, limit
             for predicted in ([torch.cat([offset, modulator], dim=1)], [offset, modulator]):
                 out = form(x, predicted, weight, bias, limit, 0.1)
                 torch.testing.assert_close(out.double(), expected, atol=2e-4, rtol=1e-4)
+
+
+def test_attention_on_maps_that_blocks_do_not_fill(tmp_path):
+    """3x5 cells on the coarsest level."""
+    config = msgspec.structs.replace(VARIANTS["acwface"], context="ssh")
+    parity = export_tflite(Checkpoint(build_detector(config, seed=0), "test"), "none", "fp32", (96, 160), tmp_path / "a", quietly)
+    assert parity.scores < LIMITS["fp32"].scores
 
 
 def test_explain(cli, tflite_artifact, tmp_path):
@@ -267,7 +274,12 @@ def test_command_line(cli, tmp_path, public_weights):
     artifact = open_artifact(tmp_path / "a")
     assert (artifact.manifest.format, artifact.manifest.precision, artifact.manifest.input.size) == ("tflite", "fp16", (64, 96))
     assert load_checkpoint(artifact.reference_path).source == "imported from retinaface_mobilenet025_final.pth"
-    for arguments, known in ((("--dcn", "native"), "decomposed"), (("--size", 16), "--size 16"), (("--precision", "int4"), "fp16")):
+    for arguments, known in (
+        (("--dcn", "native"), "decomposed"),
+        (("--size", 16), "--size 16"),
+        (("--size", 100, 200), "try --size 96 192"),
+        (("--precision", "int4"), "fp16"),
+    ):
         code, _, error = cli("export", "tflite", *arguments)
         assert code == 2
         assert known in error_line(error)
