@@ -65,8 +65,8 @@ def export_tflite(
         The measured parity, of the worse of two: with XNNPACK, and with LiteRT's own kernels.
 
     Raises:
-        UserError: the size or the route does not go with the format or the checkpoint, a converter failed (its log is named), LiteRT refuses
-            the file, or it differs from torch by more than :data:`LIMITS` on real photographs. Then nothing is written.
+        UserError: the size or the route does not go with the format or the checkpoint, a converter failed (its log is named), LiteRT
+            refuses the file, or it differs from torch by more than :data:`LIMITS` on real photographs. Then nothing is written.
     """
     require_multiples(size)
     config = checkpoint.detector.config

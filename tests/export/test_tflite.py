@@ -204,7 +204,7 @@ def test_every_form_of_a_layer_is_torchvisions_operator(channels, outputs, limit
 
 def test_attention_on_maps_that_blocks_do_not_fill(tmp_path):
     """3x5 cells on the coarsest level."""
-    config = msgspec.structs.replace(VARIANTS["acwface"], context="ssh")
+    config = msgspec.structs.replace(VARIANTS["acwface"], context="ssh", context_fusion="none")
     parity = export_tflite(Checkpoint(build_detector(config, seed=0), "test"), "none", "fp32", (96, 160), tmp_path / "a", quietly)
     assert parity.scores < LIMITS["fp32"].scores
 
