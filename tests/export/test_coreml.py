@@ -17,7 +17,6 @@ from export import coreml_export
 from export.coreml_export import LIMITS, export_coreml
 from export.coreml_routes import COREML_ROUTES
 from export.parity import measure_parity, require_parity
-from export.rewrites.attention import BlockConv
 from export.rewrites.deform import DeployDeformConv
 from model.artifact import open_artifact
 from model.checkpoint import Checkpoint, default_checkpoint
@@ -244,13 +243,6 @@ def test_resampling_is_torchs():
     torch.testing.assert_close(_resample(x, points, *modes, torch.tensor(False)), expected, atol=1e-5, rtol=1e-5)
     with pytest.raises(UserError, match="True is not known"):
         _resample(x, points, *modes, torch.tensor(True))
-
-
-def test_attention_by_blocks():
-    conv = nn.Conv2d(2, 1, 49, padding=24)
-    x = torch.randn(1, 2, 20, 31)
-    torch.testing.assert_close(BlockConv(conv)(x), conv(x), atol=1e-5, rtol=1e-5)
-    assert BlockConv(conv).weight.shape == (49, 2, 7, 7)
 
 
 def test_a_changed_program_is_not_taken_for_the_network(coreml_artifact, tmp_path):
