@@ -13,6 +13,8 @@ from model.errors import UserError
 SIZES = range(32, 4097)
 """Sides of a fixed network input, pixels."""
 
+_ROOMS = ("model", "train", "export", "runtime_bench")
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose complaints are one line, like every other error here."""
@@ -25,7 +27,7 @@ def run_command(main: Callable[[], int | None]) -> int:
     """Run a command-line entry point and turn what a user can cause into a line and an exit code.
 
     Returns:
-        What ``main`` returns (``None`` counts as 0), 2 after a :class:`UserError` or an operating-system error,
+        What ``main`` returns (``None`` counts as 0), 2 after a :class:`UserError`, an operating-system error or a missing package,
         130 after Ctrl-C. Anything else is a bug of ours and keeps its traceback.
     """
     try:
@@ -34,6 +36,11 @@ def run_command(main: Callable[[], int | None]) -> int:
         return code
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in _ROOMS:
+            raise
+        print(f"error: {error.name} is not installed, or there is none for {sys.platform}; run: make setup", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # The reader (head, less) has gone. Point stdout elsewhere, or the interpreter complains once more at exit.

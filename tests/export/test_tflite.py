@@ -1,5 +1,6 @@
 """TFLite files, run by LiteRT on real photographs, against torch."""
 
+import sys
 from collections import Counter
 from dataclasses import replace
 from functools import cache
@@ -228,6 +229,15 @@ def test_explain(cli, tflite_artifact, tmp_path):
     code, _, error = cli("export", "explain", tmp_path)
     assert code == 2
     assert "is no artifact" in error_line(error)
+
+
+def test_a_platform_without_the_converter(cli, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "export.tflite_export", None)  # as if a package that it imports were missing
+    monkeypatch.setattr("model.cli._ROOMS", ())
+    code, _, error = cli("export", "tflite", "--size", 64, "--out", tmp_path / "a")
+    assert code == 2
+    assert "is not installed, or there is none for" in error_line(error)
+    assert not list(tmp_path.iterdir())
 
 
 def test_bounded_needs_a_limit(tmp_path):
