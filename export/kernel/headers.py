@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import shutil
+import subprocess
 import tarfile
 import tempfile
 import urllib.request
@@ -31,8 +32,6 @@ class Headers:
     pool: str
     """The package's place in a Debian archive."""
     sha256: str
-    sha1: str
-    """By which snapshot.debian.org, which keeps every package, knows it."""
     prefix: str
     """Folder inside the package that include paths start from."""
     wanted: str
@@ -49,7 +48,6 @@ HEADERS = (
         "ort",
         "pool/main/o/onnxruntime/libonnxruntime-dev_1.21.0+dfsg-1_amd64.deb",
         "14f7d959d5deacbcf1504830d4189f91fc67382b399ed9ae9d3aa9c4050ced08",
-        "24211608c53cf623c58ab2b2f9d4157ed06b3a76",
         "usr/include/onnxruntime/",
         "onnxruntime_c_api.h",
         "onnxruntime_c_api.h",
@@ -60,7 +58,6 @@ HEADERS = (
         "litert",
         "pool/main/t/tensorflow/libtensorflow-lite-dev_2.14.1+dfsg-3.1+b1_amd64.deb",
         "fde51ef46a7c3c5f198a69e7e4f1dfd77dcb0f19da469f82bd1e2c38986437bf",
-        "562974197e9dc11990591db1af322ea526c44630",
         "usr/include/",
         "tensorflow/lite/core/c/",
         "tensorflow/lite/core/c/common.h",
@@ -101,9 +98,9 @@ def check_headers(headers: Headers, folder: Path) -> Path:
 
 
 def _download(headers: Headers) -> bytes:
-    mirror = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian").rstrip("/")
     failures = []
-    for url in (f"{mirror}/{headers.pool}", f"https://snapshot.debian.org/file/{headers.sha1}"):
+    for mirror in _mirrors():
+        url = f"{mirror}/{headers.pool}"
         try:
             with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
                 package = response.read()
@@ -113,7 +110,21 @@ def _download(headers: Headers) -> bytes:
         if hashlib.sha256(package).hexdigest() == headers.sha256:
             return package
         failures.append(f"{url}: not the file whose digest is pinned")
-    raise UserError(f"no {headers.name} headers ({'; '.join(failures)}); give a folder of your own: make native {headers.variable}=DIR")
+    why = "; ".join(failures) or "apt knows no Debian mirror"
+    raise UserError(
+        f"no {headers.name} headers ({why}); set DEBIAN_MIRROR=URL, or give a folder of your own: make native {headers.variable}=DIR"
+    )
+
+
+def _mirrors() -> list[str]:
+    """Debian archives: the one that is given, or those that apt uses here."""
+    if given := os.environ.get("DEBIAN_MIRROR"):
+        return [given.rstrip("/")]
+    try:
+        listed = subprocess.run(["apt-get", "indextargets", "--format", "$(REPO_URI)"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return sorted({line.rstrip("/") for line in listed.splitlines() if line.startswith("http")})
 
 
 def _unpack(package: bytes, headers: Headers, to: Path) -> None:
