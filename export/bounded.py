@@ -43,10 +43,14 @@ def bounded(x: Tensor, predicted: Sequence[Tensor], weight: Tensor, bias: Tensor
         dim=1,
     )
     rows = TAPS * tall - 2 * radius  # down to the last tap's last row; between taps lie rows that mean nothing
+
+    def lay(values: Tensor) -> Tensor:
+        """``(1, H, W, 9)`` like the picture: ``(1, rows, W, 1)``."""
+        return pad(values.permute(0, 3, 1, 2), (0, 0, 0, 2 * radius)).reshape(1, TAPS * tall, width, 1)[:, :rows]
+
+    offset, mask = pixelwise(predicted, limit)
     total = None
-    offset, mask = (values.permute(0, 3, 1, 2) for values in pixelwise(predicted, limit))
-    for down, across, share in shares(offset[:, 0::2], offset[:, 1::2], mask, radius):
-        share = pad(share, (0, 0, 0, 2 * radius)).reshape(1, TAPS * tall, width, 1)[:, :rows]
+    for down, across, share in shares(lay(offset[..., 0::2]), lay(offset[..., 1::2]), lay(mask), radius):
         part = stacked[:, down : down + rows, across : across + width] * share
         total = part if total is None else total + part
     out = sum(total[:, tap * tall : tap * tall + height] for tap in range(TAPS))
@@ -64,8 +68,9 @@ def shares(y: Tensor, x: Tensor, mask: Tensor, radius: int) -> Iterator[tuple[in
     """
     vertical, horizontal = ([relu(1 - (offset - shift).abs()) for shift in range(-radius, radius + 1)] for offset in (y, x))
     for down, tent in enumerate(vertical):
+        masked = tent * mask
         for across, other in enumerate(horizontal):
-            yield down, across, tent * mask * other
+            yield down, across, masked * other
 
 
 def require_limit(config: ModelConfig) -> None:
