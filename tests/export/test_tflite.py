@@ -174,7 +174,7 @@ def test_metadata_reads_back(tflite_artifact):
 
 
 def test_tensorflows_own_interpreter_agrees(tflite_artifact):
-    tensorflow = pytest.importorskip("tensorflow", reason="the extra `tensorflow` is not installed")
+    tensorflow = pytest.importorskip("tensorflow", reason="not installed: pip install tensorflow==2.21.0, the project's extra of that name")
     detector = artifact_detector(tflite_artifact, 1)
     interpreter = tensorflow.lite.Interpreter(str(tflite_artifact.model_path))
     run = interpreter.get_signature_runner()
