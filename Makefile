@@ -180,7 +180,7 @@ ALL_EXPORTS := $(foreach size,$(ALL_SIZE),$(addsuffix :$(size),$(ALL_KINDS)))
 export_name = $(ALL_VARIANT)-$(word 2,$1)-$(word 3,$1)-$(word 4,$1)-$(word 1,$1)
 ALL_NAMES := $(foreach row,$(ALL_EXPORTS),$(call export_name,$(subst :, ,$(row))))
 
-export-all: .venv/.ready ## every export of acwface_dcn or VARIANT: parity, size, latency and AP drop in one table (hours; LIMIT=50 for less)
+export-all: .venv/.ready ## every export of acwface_dcn or VARIANT: parity, size, latency and AP drop in one table (an hour; LIMIT=50 for less)
 	@rm -rf "$(OUT)/failures"; mkdir -p "$(OUT)/failures"
 	for row in $(ALL_EXPORTS); do \
 	  IFS=: read -r format route precision size <<<"$$row"; log="$(OUT)/failures/$(ALL_VARIANT)-$$route-$$precision-$$size-$$format.txt"; \
