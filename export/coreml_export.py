@@ -21,7 +21,18 @@ from export.bounded import require_limit
 from export.coreml_custom import register_custom_layer
 from export.coreml_routes import COREML_ROUTES
 from export.kernel import VERSION
-from export.package import OUTPUTS, Limits, Progress, Target, converter_failed, package, require_multiples
+from export.package import (
+    INPUT_DESCRIPTION,
+    LICENCE,
+    OUTPUT_DESCRIPTIONS,
+    OUTPUTS,
+    Limits,
+    Progress,
+    Target,
+    converter_failed,
+    package,
+    require_multiples,
+)
 from export.rewrites import MOBILE_REWRITES, apply_rewrites
 from export.rewrites.heads import DeployModel
 from model.artifact import Artifact, Library, Parity, RuntimeSpec
@@ -38,12 +49,6 @@ LAYER = Library("acwface_coreml", VERSION)
 PIXEL_UNIT = 128
 """The network takes pixels over it, and its first weights are so many times larger; a power of two, so nothing is rounded. Those weights
 are small, and half precision holds them badly: without it a seventh of them were subnormal, which processors may take for zero."""
-DESCRIPTIONS = {
-    "image": "Photograph, letterboxed: scaled to fit, in the upper left corner, the rest in the colour of the mean",
-    "scores": "Face probability of each anchor",
-    "box_deltas": "Coded centre and size of each anchor's box",
-    "landmark_deltas": "Coded eyes, nose and corners of the mouth of each anchor",
-}
 
 
 def export_coreml(
@@ -97,11 +102,11 @@ def export_coreml(
         converted = _convert(converter, model, config, dcn, precision, size)
         converted.short_description = f"Face detector {config.variant}: boxes, scores and five landmarks. Weights: {checkpoint.source}"
         converted.author = "ACWFace toolchain"
-        converted.license = "Weights trained on WIDER FACE are for research use"
+        converted.license = LICENCE
         converted.version = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-        converted.input_description["image"] = DESCRIPTIONS["image"]
-        for name in OUTPUTS:
-            converted.output_description[name] = DESCRIPTIONS[name]
+        converted.input_description["image"] = INPUT_DESCRIPTION
+        for name, description in OUTPUT_DESCRIPTIONS.items():
+            converted.output_description[name] = description
         converted.save(str(path))
 
     def detectors(artifact: Artifact) -> list[FaceDetector]:

@@ -41,6 +41,15 @@ STRIDE = 32
 """Of the coarsest level. TFLite and Core ML files have sides that are multiples of it: every level is twice the next one, which is as
 their converters want it."""
 
+INPUT_DESCRIPTION = "Photograph, letterboxed: scaled to fit, in the upper left corner, the rest in the colour of the mean"
+OUTPUT_DESCRIPTIONS = {
+    "scores": "Face probability of each anchor, 0 to 1",
+    "box_deltas": "Centre and size of each anchor's box, coded as detector.json says",
+    "landmark_deltas": "x and y of each anchor's left eye, right eye, nose, left and right corner of the mouth, coded likewise",
+}
+LICENCE = "Weights trained on WIDER FACE are for research use"
+"""These three are what files say of themselves, where their format has room for it."""
+
 Progress = Callable[[str], None]
 """Called with the name of each stage as it begins."""
 

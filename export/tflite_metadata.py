@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import flatbuffers
 
+from export.package import INPUT_DESCRIPTION, LICENCE, OUTPUT_DESCRIPTIONS
 from model.config import ModelConfig
 
 METADATA = "TFLITE_METADATA"
@@ -20,13 +21,6 @@ _PARSER = "1.0.0"
 """Oldest version of the schema that has all the fields."""
 _NORMALIZATION = 1
 """Of the union ``ProcessUnitOptions``."""
-
-LICENCE = "Code: see the project. Weights: derived from WIDER FACE, for research; see MODEL_CARD.md"
-OUTPUTS = (
-    ("scores", "(1, A): probability of a face at each anchor, 0 to 1"),
-    ("box_deltas", "(1, A, 4): centre and size, coded relative to the anchor; see detector.json"),
-    ("landmark_deltas", "(1, A, 10): x and y of left eye, right eye, nose, left and right corner of the mouth, coded likewise"),
-)
 
 
 def metadata(config: ModelConfig, title: str, description: str, version: str) -> bytes:
@@ -68,11 +62,11 @@ def metadata(config: ModelConfig, title: str, description: str, version: str) ->
     image = table(
         {
             0: text("image"),
-            1: text(f"(1, H, W, 3) float32, channels {config.colour_order}: pixels of 0 to 255 less the mean"),
+            1: text(f"{INPUT_DESCRIPTION}. float32, channels {config.colour_order}: 0 to 255 less the mean"),
             4: listed([table({1: normalization}, union=_NORMALIZATION)]),
         }
     )
-    outputs = [table({0: text(name), 1: text(meaning)}) for name, meaning in OUTPUTS]
+    outputs = [table({0: text(name), 1: text(meaning)}) for name, meaning in OUTPUT_DESCRIPTIONS.items()]
     graph = table({2: listed([image]), 3: listed(outputs)})
     model = table(
         {0: text(title), 1: text(description), 2: text(version), 3: listed([graph]), 5: text(LICENCE), 7: text(_PARSER)},

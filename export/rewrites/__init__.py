@@ -14,7 +14,6 @@ from export.rewrites.deform import fold_norm, merge_predictions, mix_then_sample
 from export.rewrites.heads import DeployModel, merge_heads
 from export.rewrites.neck import weigh_then_upsample
 from model.detector import Detector
-from model.errors import UserError
 
 Rewrite = Callable[[DeployModel], None]
 REWRITES: dict[str, Rewrite] = {
@@ -51,12 +50,7 @@ def apply_rewrites(
         without: names of rewrites to leave out.
         routes: of the format.
         rewrites: of the format, by name.
-
-    Raises:
-        UserError: the rewrite that the route's operator is made for is left out.
     """
-    if route != "none" and routes[route].direct is None and "mix-then-sample" in without:
-        raise UserError(f"--dcn {route} needs the rewrite mix-then-sample; leave --no-rewrite mix-then-sample out or take another route")
     model = DeployModel(copy.deepcopy(detector).eval()).eval()
     if route != "none":
         use_route(model, routes[route])
