@@ -10,7 +10,7 @@ from pathlib import Path
 from export.coreml_routes import COREML_ROUTES
 from export.coreml_routes import PRECISIONS as COREML_PRECISIONS
 from export.deform_routes import ROUTES
-from export.rewrites import REWRITES
+from export.rewrites import MOBILE_REWRITES, REWRITES
 from export.tflite_routes import PRECISIONS, TFLITE_ROUTES
 from model.artifact import Parity, artifact_name, open_artifact
 from model.checkpoint import Checkpoint, default_checkpoint, load_checkpoint
@@ -31,7 +31,7 @@ def main() -> None:
         description="Convert, simplify, check, run on photographs, compare with torch; written only if they agree.",
         epilog="example: python -m export onnx --variant acwface_dcn --size 480 640",
     )
-    _add_source(to_onnx, ROUTES, "native")
+    _add_source(to_onnx, ROUTES, "native", REWRITES)
     shape = to_onnx.add_mutually_exclusive_group()
     _add_fixed_size(shape)
     shape.add_argument("--dynamic", action="store_true", help="accept any input size")
@@ -42,7 +42,7 @@ def main() -> None:
         description="Convert, run on photographs with and without XNNPACK, compare with torch; written only if they agree.",
         epilog="example: python -m export tflite --variant acwface_dcn --dcn decomposed --precision fp16 --size 320",
     )
-    _add_source(to_tflite, TFLITE_ROUTES, "decomposed")
+    _add_source(to_tflite, TFLITE_ROUTES, "decomposed", MOBILE_REWRITES)
     _add_fixed_size(to_tflite)
     to_tflite.add_argument(
         "--precision", choices=PRECISIONS, default="fp32", help="fp16: weights stored so, half the file (default: %(default)s)"
@@ -54,7 +54,7 @@ def main() -> None:
         description="Convert, evaluate what was saved on photographs, compare with torch; written only if they agree.",
         epilog="example: python -m export coreml --variant acwface_dcn --dcn bounded --precision fp16 --size 320",
     )
-    _add_source(to_coreml, COREML_ROUTES, "decomposed")
+    _add_source(to_coreml, COREML_ROUTES, "decomposed", MOBILE_REWRITES)
     _add_fixed_size(to_coreml)
     to_coreml.add_argument(
         "--precision", choices=COREML_PRECISIONS, default="fp16", help="of weights and arithmetic (default: %(default)s)"
@@ -71,7 +71,7 @@ def main() -> None:
     {"onnx": _onnx, "tflite": _tflite, "coreml": _coreml, "explain": _explain}[args.format](args)
 
 
-def _add_source(parser: argparse.ArgumentParser, routes: Iterable[str], default_route: str) -> None:
+def _add_source(parser: argparse.ArgumentParser, routes: Iterable[str], default_route: str, rewrites: Iterable[str]) -> None:
     """What every format takes: a checkpoint, how to rewrite it, where to put the artifact."""
     parser.add_argument("--variant", choices=list(VARIANTS), help=f"network (default: that of --checkpoint, else {DEFAULT_VARIANT})")
     parser.add_argument(
@@ -85,11 +85,11 @@ def _add_source(parser: argparse.ArgumentParser, routes: Iterable[str], default_
     )
     parser.add_argument(
         "--no-rewrite",
-        choices=[*REWRITES, "all"],
+        choices=[*rewrites, "all"],
         action="append",
         default=[],
         metavar="NAME",
-        help=f"leave an exact rewrite out, may be repeated: {', '.join(REWRITES)}; or all of them: all (default: none)",
+        help=f"leave an exact rewrite out, may be repeated: {', '.join(rewrites)}; or all of them: all (default: none)",
     )
 
 

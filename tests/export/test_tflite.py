@@ -289,6 +289,7 @@ def test_command_line(cli, tmp_path, public_weights):
         (("--size", 16), "--size 16"),
         (("--size", 100, 200), "try --size 96 192"),
         (("--precision", "int4"), "fp16"),
+        (("--no-rewrite", "pool-channels"), "split-attention"),  # one that this format does not have
     ):
         code, _, error = cli("export", "tflite", *arguments)
         assert code == 2
