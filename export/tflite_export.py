@@ -11,11 +11,13 @@ from pathlib import Path
 
 import onnx
 import torch
+from ai_edge_litert import schema_py_generated as schema
 
 from export.bounded import require_limit
 from export.onnx_export import convert_to_onnx, simplify
 from export.package import Limits, Progress, Target, converter_failed, package, require_multiples
 from export.rewrites import MOBILE_REWRITES, apply_rewrites
+from export.rewrites.heads import DeployModel
 from export.tflite_metadata import METADATA, metadata
 from export.tflite_model import (
     add_metadata,
@@ -77,26 +79,47 @@ def export_tflite(
     target = Target("tflite", precision, dcn, size, "NHWC", RuntimeSpec("litert", MINIMUM_LITERT, library), LIMITS[precision])
 
     def make_model(path: Path) -> None:
-        progress("converting to ONNX")
-        proto = simplify(convert_to_onnx(model, config.variant, OPSET, size))
-        progress("converting to TFLite")
-        with tempfile.TemporaryDirectory() as folder:
-            converted = read_model(_convert(proto, Path(folder), config.variant))
-        fix_shapes(converted)
-        trust_indices(converted)
-        place_deformable_operators(converted)
-        forbid_reduced_precision(converted)
+        converted = convert_to_tflite(model, config.variant, size, progress)
         if precision == "fp16":
             store_weights_as_float16(converted)
-        title = artifact_name(config.variant, dcn, precision, size, "tflite")
-        version = f"weights {sha256(path.parent / REFERENCE)[:12]}"
-        add_metadata(converted, METADATA, metadata(config, title, checkpoint.source, version))
+        describe(converted, checkpoint, artifact_name(config.variant, dcn, precision, size, "tflite"), path.parent / REFERENCE)
         write_model(converted, path)
 
-    return package(checkpoint, target, out, make_model, _both_ways, progress)
+    return package(checkpoint, target, out, make_model, both_ways, progress)
 
 
-def _both_ways(artifact: Artifact) -> Iterator[FaceDetector]:
+def convert_to_tflite(model: DeployModel, name: str, size: tuple[int, int], progress: Progress) -> schema.ModelT:
+    """A network as a TFLite model in float32, without metadata.
+
+    Args:
+        model: as it is exported.
+        name: of the network, for error messages.
+        size: (height, width) of the input in pixels.
+        progress: see :data:`export.package.Progress`.
+
+    Raises:
+        UserError: a converter failed; its log is named.
+    """
+    progress("converting to ONNX")
+    proto = simplify(convert_to_onnx(model, name, OPSET, size))
+    progress("converting to TFLite")
+    with tempfile.TemporaryDirectory() as folder:
+        converted = read_model(_convert(proto, Path(folder), name))
+    fix_shapes(converted)
+    trust_indices(converted)
+    place_deformable_operators(converted)
+    forbid_reduced_precision(converted)
+    return converted
+
+
+def describe(model: schema.ModelT, checkpoint: Checkpoint, title: str, reference: Path) -> None:
+    """Put TFLite Metadata into a model: what it is called, and where its weights come from."""
+    version = f"weights {sha256(reference)[:12]}"
+    add_metadata(model, METADATA, metadata(checkpoint.detector.config, title, checkpoint.source, version))
+
+
+def both_ways(artifact: Artifact) -> Iterator[FaceDetector]:
+    """A TFLite artifact with XNNPACK, and with LiteRT's own kernels."""
     threads = torch.get_num_threads()
     detector = artifact_detector(artifact, threads)
     yield detector

@@ -24,10 +24,14 @@ def read_model(path: Path) -> schema.ModelT:
     return schema.ModelT.InitFromObj(schema.Model.GetRootAs(path.read_bytes(), 0))
 
 
-def write_model(model: schema.ModelT, path: Path) -> None:
+def pack_model(model: schema.ModelT) -> bytes:
     builder = flatbuffers.Builder(1 << 20)
     builder.Finish(model.Pack(builder), _IDENTIFIER)
-    path.write_bytes(builder.Output())
+    return bytes(builder.Output())
+
+
+def write_model(model: schema.ModelT, path: Path) -> None:
+    path.write_bytes(pack_model(model))
 
 
 def forbid_reduced_precision(model: schema.ModelT) -> None:
@@ -172,6 +176,21 @@ def store_weights_as_float16(model: schema.ModelT) -> None:
             )
         )
     graph.operators = dequantize + graph.operators
+    _drop_unused_buffers(model)
+
+
+def drop_unused_tensors(model: schema.ModelT) -> None:
+    """Of the only graph, and the buffers that nobody holds then."""
+    (graph,) = model.subgraphs
+    named = [*graph.inputs, *graph.outputs, *(tensor for operator in graph.operators for tensor in (*operator.inputs, *operator.outputs))]
+    used = sorted({int(tensor) for tensor in named} - {-1})
+    place = {old: new for new, old in enumerate(used)} | {-1: -1}
+    graph.tensors = [graph.tensors[old] for old in used]
+    for holder in (graph, *graph.operators):
+        holder.inputs, holder.outputs = (np.array([place[int(t)] for t in side], np.int32) for side in (holder.inputs, holder.outputs))
+    for signature in model.signatureDefs or []:
+        for entry in (*signature.inputs, *signature.outputs):
+            entry.tensorIndex = place[entry.tensorIndex]
     _drop_unused_buffers(model)
 
 

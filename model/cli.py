@@ -13,7 +13,7 @@ from model.errors import UserError
 SIZES = range(32, 4097)
 """Sides of a fixed network input, pixels."""
 
-_ROOMS = ("model", "train", "export", "runtime_bench")
+_ROOMS = ("model", "train", "export", "quantize", "runtime_bench")
 
 
 class Parser(argparse.ArgumentParser):

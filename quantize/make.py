@@ -1,0 +1,107 @@
+"""FP32 artifact to INT8 artifact."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from msgspec import Struct
+
+from export.package import Limits, Progress, Target, package
+from export.rewrites.equalise import equalise
+from model.artifact import Artifact, Parity
+from model.checkpoint import Checkpoint, load_checkpoint
+from model.errors import UserError
+from quantize.calibration import CalibrationSet, Histogram, find_ranges, observe
+from quantize.network import Int8Network, int8_network
+
+RECORD = "quantization.json"
+"""In the artifact: how it was made."""
+DEFAULT_SIZE = (640, 640)
+"""What photographs are letterboxed into for networks that take any size."""
+_EQUALISED_ON = 32
+"""Photographs."""
+_LIMITS = Limits(scores=0.9, pixels=float("inf"))
+"""Against files that are broken; what INT8 costs, accuracy says."""
+
+
+class Record(Struct, frozen=True):
+    """``quantization.json``."""
+
+    method: str
+    kept: tuple[str, ...]
+    """Layers in float."""
+    photographs: int
+    photographs_sha256: str
+    """See :meth:`quantize.calibration.CalibrationSet.digest`."""
+    never_reached: tuple[str, ...]
+    """Activations that were zero on all photographs: their scales are a guess."""
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A network that has been watched, ready to be written in integers."""
+
+    artifact: Artifact
+    """FP32, where it comes from."""
+    checkpoint: Checkpoint
+    """As it was trained."""
+    network: Int8Network
+    photographs: CalibrationSet
+    histograms: Mapping[str, Histogram]
+
+    def record(self, method: str, kept: Sequence[str]) -> Record:
+        dead = tuple(name for name, histogram in self.histograms.items() if not histogram.reached)
+        return Record(method, tuple(kept), len(self.photographs.photographs), self.photographs.digest(), dead)
+
+
+def require_float(artifact: Artifact) -> None:
+    """Raise a :class:`UserError` for an artifact that is not FP32."""
+    precision = artifact.manifest.precision
+    if precision != "fp32":
+        already = "it is INT8 already" if precision == "int8" else f"it is {precision}"
+        raise UserError(f"{artifact.path}: {already}; quantize the FP32 artifact of the same network")
+
+
+def calibrate(artifact: Artifact, photographs: CalibrationSet, progress: Progress) -> Calibrated:
+    """Equalise a network's channels, convert it, and watch its activations.
+
+    Raises:
+        UserError: INT8 is not made for the artifact's format, or a converter failed.
+    """
+    manifest = artifact.manifest
+    size = manifest.input.size or DEFAULT_SIZE
+    checkpoint = load_checkpoint(artifact.reference_path)
+    equalised = copy.deepcopy(checkpoint.detector)
+    few = CalibrationSet(photographs.photographs[:_EQUALISED_ON], 0)
+    equalise(equalised, (torch.from_numpy(np.ascontiguousarray(tensor)) for tensor in few.tensors(manifest.input, size)))
+    progress("converting")
+    network = int8_network(manifest.format, replace(checkpoint, detector=equalised), manifest.dcn, manifest.input.size)
+    progress("calibrating")
+    tensors = photographs.tensors(manifest.input, size)
+    return Calibrated(artifact, checkpoint, network, photographs, observe(network.activations(tensors), len(photographs.photographs)))
+
+
+def write_int8(calibrated: Calibrated, method: str, kept: Sequence[str], out: Path, progress: Progress) -> Parity:
+    """Write an INT8 artifact, as :func:`export.package.package` does, with :data:`RECORD` in it.
+
+    Raises:
+        UserError: a layer that is to be kept is not there, or the runtime refuses the file. Then nothing is written.
+    """
+    network, manifest = calibrated.network, calibrated.artifact.manifest
+    unknown = sorted(set(kept) - set(network.layers))
+    if unknown:
+        raise UserError(f"no layer {unknown[0]!r} in {calibrated.artifact.name}; python -m quantize sensitivity lists its layers")
+    target = Target(manifest.format, "int8", manifest.dcn, manifest.input.size, network.layout, network.runtime, _LIMITS)
+
+    def make_model(path: Path) -> None:
+        network.write(path, find_ranges(calibrated.histograms, method), kept)
+        record = msgspec.json.encode(calibrated.record(method, kept))
+        (path.parent / RECORD).write_bytes(msgspec.json.format(record, indent=2) + b"\n")
+
+    return package(calibrated.checkpoint, target, out, make_model, network.detectors, progress)

@@ -1,0 +1,69 @@
+"""What the formats have in common: a network that is watched in float and written in integers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from model.artifact import Artifact, RuntimeSpec
+from model.checkpoint import Checkpoint
+from model.errors import UserError
+from quantize.calibration import Range
+from runtime_bench.detect import FaceDetector
+
+
+FIRST = 5
+"""Layers that are better kept in float: few channels on maps of a half and a quarter of the input's size. Integer kernels waste their lanes on
+them (RetinaFace takes 14.4 ms with them in float and 15.8 without, in ONNX Runtime; 15.5 and 18.5 in LiteRT), and what they lose, everything
+behind them has lost. Measured on RetinaFace, so did the heads, whose outputs share one scale."""
+
+
+class Int8Network(Protocol):
+    """One format's way to INT8, made from a checkpoint whose channels are equalised."""
+
+    layout: str
+    """Of the input, ``NCHW`` or ``NHWC``."""
+    runtime: RuntimeSpec
+    layers: tuple[str, ...]
+    """Convolutions and matrix products that become integer unless they are kept, in the order in which they run."""
+    kept: tuple[str, ...]
+    """Those that are better kept: nothing is gained by making them integer."""
+
+    def activations(self, tensors: Iterable[np.ndarray]) -> Iterator[Mapping[str, np.ndarray]]:
+        """Every float activation of ``(1, 3, H, W)`` inputs, by name."""
+        ...
+
+    def write(self, path: Path, ranges: Mapping[str, Range], kept: Collection[str] = (), only: Collection[str] | None = None) -> None:
+        """Write the quantized model.
+
+        Args:
+            path: of the file.
+            ranges: of the activations, by name.
+            kept: layers that stay in float.
+            only: layers that become integer, all else stays; ``None`` for all but the kept ones.
+        """
+        ...
+
+    def detectors(self, artifact: Artifact) -> Iterable[FaceDetector]:
+        """Every way to run what was written."""
+        ...
+
+
+def int8_network(format: str, checkpoint: Checkpoint, dcn: str, size: tuple[int, int] | None) -> Int8Network:
+    """Convert a checkpoint for one of the formats.
+
+    Raises:
+        UserError: INT8 is not made for this format, or a converter failed.
+    """
+    if format == "onnx":
+        from quantize.onnx_int8 import OnnxInt8
+
+        return OnnxInt8(checkpoint, dcn, size)
+    if format == "tflite":
+        from quantize.tflite_int8 import TfliteInt8
+
+        return TfliteInt8(checkpoint, dcn, size)
+    raise UserError(f"INT8 is not made for {format} artifacts; there are onnx and tflite")

@@ -1,0 +1,150 @@
+"""INT8 for ONNX Runtime: QuantizeLinear and DequantizeLinear round what is to be integer (QDQ), by ONNX Runtime's own quantizer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import numpy_helper
+from onnxruntime.quantization import CalibrationMethod, QuantType
+from onnxruntime.quantization.calibrate import TensorsData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+from export.deform_routes import ROUTES, Route
+from export.onnx_export import NO_ROUTE, convert_to_onnx, simplify
+from export.rewrites import apply_rewrites
+from model.artifact import Artifact, RuntimeSpec
+from model.checkpoint import Checkpoint
+from quantize.calibration import Range
+from quantize.network import FIRST
+from quantize.weights import quantize_weight
+from runtime_bench.detect import FaceDetector, artifact_detector
+from runtime_bench.runtimes.libraries import library_path
+from runtime_bench.runtimes.onnxruntime import session_options
+
+_INTEGER = ("Conv", "MatMul", "LeakyRelu", "Relu", "Concat", "Resize", "Add")
+"""Operators that are computed in integers. Attention's products and sigmoids are not: measured, they got slower and worse."""
+_WEIGHTED = {"Conv": 1, "MatMul": 1, "DeformConv": 1, "DeformConvTiled": 2}
+"""Which input of an operator is its weight."""
+_STORED = {"DeformConv": 0, "DeformConvTiled": 2}
+"""Operators that are computed in float, whose weights are stored in integers nevertheless, and the axis of their output channels."""
+
+
+class OnnxInt8:
+    """A :class:`quantize.network.Int8Network`.
+
+    Args:
+        checkpoint: with channels equalised.
+        dcn: route of its deformable layers, ``none`` without.
+        size: (height, width) of the input in pixels, ``None`` for any.
+    """
+
+    layout = "NCHW"
+
+    def __init__(self, checkpoint: Checkpoint, dcn: str, size: tuple[int, int] | None) -> None:
+        # The kernel's own convolution has no integer form, ONNX Runtime's has.
+        routes = {name: dataclasses.replace(route, predict=Route.predict) for name, route in ROUTES.items()}
+        needs = routes[dcn].needs if dcn != "none" else NO_ROUTE
+        self.runtime = RuntimeSpec("onnxruntime", needs.onnxruntime, needs.library)
+        model = apply_rewrites(checkpoint.detector, dcn, routes=routes)
+        self.model = simplify(convert_to_onnx(model, checkpoint.detector.config.variant, needs.opset, size))
+        self._constants = {tensor.name: tensor for tensor in self.model.graph.initializer}
+        self._weights = {node.name: node.input[1] for node in self.model.graph.node if node.op_type in _WEIGHTED}
+        self.layers = tuple(node.name for node in self.model.graph.node if self._integer(node) and node.op_type in _WEIGHTED)
+        heads = [name for name in self.layers if self._weights[name].startswith("merged_heads")]
+        self.kept = (*self.layers[:FIRST], *heads)
+
+    def _integer(self, node: onnx.NodeProto) -> bool:
+        if node.op_type == "MatMul":
+            return node.input[1] in self._constants
+        # Attention over channels is a convolution of a vector: nothing to gain.
+        return node.op_type in _INTEGER and not (node.op_type == "Conv" and len(self._constants[node.input[1]].dims) == 3)
+
+    def detectors(self, artifact: Artifact) -> list[FaceDetector]:
+        return [artifact_detector(artifact, torch.get_num_threads())]
+
+    def activations(self, tensors: Iterable[np.ndarray]) -> Iterator[Mapping[str, np.ndarray]]:
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        outputs = {output.name for output in model.graph.output}
+        for node in model.graph.node:
+            names = [name for name in node.output if name and name not in outputs]
+            model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+        options = session_options(torch.get_num_threads())
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # which would fuse activations away
+        if self.runtime.library is not None:
+            options.register_custom_ops_library(str(library_path(self.runtime.library)))
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs() if output.type == "tensor(float)"]
+        for tensor in tensors:
+            yield dict(zip(names, session.run(names, {"image": tensor}), strict=True)) | {"image": tensor}
+
+    def write(self, path: Path, ranges: Mapping[str, Range], kept: Collection[str] = (), only: Collection[str] | None = None) -> None:
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        # Types are enough for the quantizer, and operators of ours hide them from ONNX's inference.
+        model.graph.value_info.extend(
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ranges if name != "image"
+        )
+        quantizer = QDQQuantizer(
+            model,
+            per_channel=True,
+            reduce_range=False,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QUInt8,
+            tensors_range=TensorsData(CalibrationMethod.MinMax, {name: tuple(map(np.float32, ends)) for name, ends in ranges.items()}),
+            nodes_to_quantize=[],
+            nodes_to_exclude=self._excluded(kept, only),
+            op_types_to_quantize=_INTEGER,
+            extra_options={},
+        )
+        quantizer.quantize_model()
+        quantized = quantizer.model.model
+        if only is None:
+            _store_as_integers(quantized)
+        del quantized.graph.value_info[:]
+        onnx.save(quantized, path)
+
+    def _excluded(self, kept: Collection[str], only: Collection[str] | None) -> list[str]:
+        """Names of the nodes that stay in float: with a layer, the activation behind it.
+
+        ONNX Runtime would otherwise round that layer's weights when it loads the file, with one scale for all channels: it takes a convolution
+        between integer tensors for one that somebody forgot.
+        """
+        excluded, floats = [], set()
+        for node in self.model.graph.node:
+            layer = node.name in self.layers
+            if (
+                not self._integer(node)
+                or (layer and (node.name in kept or (only is not None and node.name not in only)))
+                or (node.op_type in ("LeakyRelu", "Relu") and node.input[0] in floats)
+                or (not layer and only is not None)
+            ):
+                excluded.append(node.name)
+                floats.update(node.output)
+        return excluded
+
+
+def _store_as_integers(model: onnx.ModelProto) -> None:
+    """Weights of deformable operators as int8 with a scale for each output channel, widened when the model runs."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type in _STORED:
+            place, axis = _WEIGHTED[node.op_type], _STORED[node.op_type]
+            weight = constants[node.input[place]]
+            values, scale = quantize_weight(numpy_helper.to_array(weight), axis)
+            names = [f"{weight.name}_{part}" for part in ("quantized", "scale", "zero", "widened")]
+            parts = (values, scale, np.zeros(len(scale), np.int8))
+            model.graph.initializer.extend(numpy_helper.from_array(part, name) for part, name in zip(parts, names, strict=False))
+            nodes.append(onnx.helper.make_node("DequantizeLinear", names[:3], names[3:], name=f"{names[3]}_node", axis=axis))
+            node.input[place] = names[3]
+            model.graph.initializer.remove(weight)
+        nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
