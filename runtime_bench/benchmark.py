@@ -12,7 +12,7 @@ import numpy as np
 from model.artifact import Artifact, Manifest
 from model.preprocess import load_image, prepare
 from runtime_bench.detect import artifact_detector
-from runtime_bench.drift import References, ap_drop
+from runtime_bench.drift import References, ap_drop, drop_interval, measure_drift
 from runtime_bench.evaluate import evaluate, protocol
 from runtime_bench.latency import measure_latency
 from runtime_bench.record import Result
@@ -78,4 +78,6 @@ def benchmark(artifact: Artifact, references: References, threads: int, runs: in
         ap=evaluation.ap,
         ap_reference=reference.ap,
         drop=ap_drop(reference.ap, evaluation.ap),
+        drop_interval=drop_interval(references.dataset, reference, evaluation),
+        drift=measure_drift(references.dataset, reference, evaluation, manifest.thresholds.score),
     )

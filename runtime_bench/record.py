@@ -38,6 +38,70 @@ class SubsetAP(Struct, frozen=True, forbid_unknown_fields=True):
     hard: float | None
 
 
+class SubsetInterval(Struct, frozen=True, forbid_unknown_fields=True):
+    """Bootstrapped 95 % intervals, percentage points; see :func:`runtime_bench.widerface.drop_intervals`."""
+
+    easy: tuple[float, float] | None
+    medium: tuple[float, float] | None
+    hard: tuple[float, float] | None
+
+
+class Spread(Struct, frozen=True, forbid_unknown_fields=True):
+    """Of a figure that many detections have."""
+
+    mean: float
+    median: float
+    p95: float
+    """95 % are no worse."""
+
+
+class SizeDrift(Struct, frozen=True, forbid_unknown_fields=True):
+    """Faces of one size, pixels of the photograph."""
+
+    height_from: int
+    height_to: int | None
+    """Not included; ``None``: any height above."""
+    faces: int
+    found_before: int
+    """By the reference."""
+    lost: int
+    """Of those."""
+    gained: int
+    """Of the others."""
+
+
+class ImageDrift(Struct, frozen=True, forbid_unknown_fields=True):
+    """One photograph."""
+
+    name: str
+    change: float
+    """Detections that have no counterpart, and of those that have one, 1 - IoU and the difference of scores."""
+    lost: int
+    gained: int
+    """Faces."""
+
+
+class Drift(Struct, frozen=True, forbid_unknown_fields=True):
+    """What average precision hides: how detections differ from those of the FP32 torch model on the same photographs."""
+
+    score_threshold: float
+    """The artifact's own. Detections that neither side scores higher do not count, and faces are found above it."""
+    pairs: int
+    """Detections with a counterpart at IoU 0.5 or more."""
+    unpaired: int
+    """Detections of either side without one."""
+    box_iou: Spread | None
+    """Of pairs, as are the following; ``None`` where there is no pair."""
+    score: Spread | None
+    """Absolute difference."""
+    landmarks: Spread | None
+    """Mean distance of the five points, percent of the face's size (the square root of its box's area)."""
+    sizes: tuple[SizeDrift, ...]
+    """Faces of the ground truth by height."""
+    changed: tuple[ImageDrift, ...]
+    """The photographs that changed most, most first."""
+
+
 class Result(Struct, frozen=True, forbid_unknown_fields=True):
     """What one artifact costs and finds. Everything from :attr:`images` on is ``None`` or 0 until the evaluation has been through."""
 
@@ -76,6 +140,8 @@ class Result(Struct, frozen=True, forbid_unknown_fields=True):
     """Of the FP32 torch model, same images, same protocol."""
     drop: SubsetAP | None = None
     """``ap_reference - ap``: positive is a loss."""
+    drop_interval: SubsetInterval | None = None
+    drift: Drift | None = None
 
 
 def write_results(path: Path, results: list[Result]) -> None:

@@ -9,7 +9,7 @@ from tabulate import tabulate
 from runtime_bench.compare import Speed
 from runtime_bench.exports import Export
 from runtime_bench.profile import Operator, Profile
-from runtime_bench.record import Result, SubsetAP
+from runtime_bench.record import Drift, Result, SubsetAP
 from runtime_bench.widerface import SUBSETS
 
 
@@ -31,6 +31,7 @@ def results_table(results: Sequence[Result]) -> str:
         for result in results
     ]
     lines = [tabulate(rows, headers, colalign=("left", *["right"] * (len(headers) - 1)), disable_numparse=True)]
+    lines += drift_tables(results)
     for describe in (_weights, _latency, _accuracy):
         said = {}
         for result in results:
@@ -38,6 +39,41 @@ def results_table(results: Sequence[Result]) -> str:
         # Name the artifacts only where not all of them share the condition.
         lines += [text if len(said) == 1 else f"{text} [{', '.join(names)}]" for text, names in said.items()]
     return "\n".join(lines)
+
+
+def drift_tables(results: Sequence[Result]) -> list[str]:
+    """What changed against FP32 torch, in a table of its own; nothing where nothing was evaluated."""
+    headers = ["against FP32 torch", *(f"drop {subset}" for subset in SUBSETS)]
+    headers += ["box IoU", "95 %", "score", "95 %", "landmarks %", "95 %", "faces found", "lost", "gained"]
+    rows = [[result.artifact, *_drops(result), *_drift(result.drift)] for result in results if result.drift]
+    if not rows:
+        return []
+    return [
+        "",
+        tabulate(rows, headers, colalign=("left", *["right"] * (len(headers) - 1)), disable_numparse=True),
+        "drop: percentage points, with a bootstrapped 95 % interval; box IoU, score, landmarks: of detections that both have above the "
+        "artifact's score threshold, mean, and what 95 % are no worse than; landmarks in percent of the face's size; faces found: above it",
+        "",
+    ]
+
+
+def _drops(result: Result) -> list[str]:
+    intervals = [getattr(result.drop_interval, subset) if result.drop_interval else None for subset in SUBSETS]
+    return [
+        f"{drop} [{', '.join(_rounded(bound, '+') for bound in interval)}]" if interval else drop
+        for drop, interval in zip(_percent(result.drop, sign="+"), intervals, strict=True)
+    ]
+
+
+def _drift(drift: Drift) -> list[str]:
+    spreads = [(drift.box_iou, 4), (drift.score, 4), (drift.landmarks, 2)]
+    found = sum(size.found_before - size.lost + size.gained for size in drift.sizes)
+    return [
+        *(_figure(spread and getattr(spread, field), 1, digits) for spread, digits in spreads for field in ("mean", "p95")),
+        f"{found} of {sum(size.faces for size in drift.sizes)}",
+        str(sum(size.lost for size in drift.sizes)),
+        str(sum(size.gained for size in drift.sizes)),
+    ]
 
 
 def speeds_table(speeds: Sequence[Speed]) -> str:
@@ -88,6 +124,7 @@ def exports_table(exports: Sequence[Export]) -> str:
     lines = [tabulate(rows, headers, colalign=("left", *["right"] * (len(headers) - 1)), disable_numparse=True)]
     lines += [f"{export.artifact}: {export.reason}" for export in exports if export.reason]
     results = [export.result for export in exports if export.result]
+    lines += drift_tables(results)
     return "\n".join(lines + list(dict.fromkeys(describe(result) for describe in (_latency, _accuracy) for result in results)))
 
 
@@ -141,8 +178,12 @@ def _figure(value: float | None, unit: float, digits: int) -> str:
 
 def _percent(ap: SubsetAP | None, sign: str = "") -> list[str]:
     values = [getattr(ap, subset) if ap else None for subset in SUBSETS]
+    return ["-" if value is None else _rounded(value, sign) for value in values]
+
+
+def _rounded(value: float, sign: str = "") -> str:
     # A drop of -0.0001 is no gain to speak of: round first, and have no negative zero.
-    return ["-" if value is None else f"{round(value, 2) + 0.0:{sign}.2f}" for value in values]
+    return f"{round(value, 2) + 0.0:{sign}.2f}"
 
 
 def _weights(result: Result) -> str:
