@@ -15,6 +15,7 @@
 #   WIDER=ROOT LIST=FILE  WIDER FACE root, and which of its images (default: those beside the project, else sample photographs)
 #   LIMIT=N               only the first N images
 #   THREADS=1             of the latency measurements
+#   COMPARE=OLD.json      make bench-...: print what changed since, beyond noise, and fail beyond a limit; RESUME=1 goes on after Ctrl-C
 #   OUT=build             where results go
 #   PHOTOS="a.jpg b.jpg"  photographs for make detect (default: a portrait that is at hand)
 #   TEACHER=FILE          weights that training starts and learns from (default: the public RetinaFace file beside the project)
@@ -43,6 +44,9 @@ WIDER ?= $(wildcard $(DATA)/widerface)
 LIST ?= $(wildcard $(WIDER)/val/dev_list.txt)
 LIMIT ?=
 THREADS ?= 1
+COMPARE ?=
+RESUME ?=
+BENCH_FLAGS = $(if $(COMPARE),--compare "$(COMPARE)") $(if $(RESUME),--resume)
 OUT ?= build
 PHOTOS ?=
 PEOPLE ?= $(wildcard $(DATA)/people)
@@ -146,7 +150,7 @@ bench-speed: .venv/.ready ## latency of every route against naive exports and Re
 	$(PY) -m runtime_bench compare $(SPEED_ARTIFACTS) --naive $(SPEED_NAIVE) --json "$(OUT)/bench/speed.json"
 
 bench-onnx: export-onnx ## size, latency, memory, AP and its drop, of those artifacts
-	$(PY) -m runtime_bench run $(ONNX_ARTIFACTS) --threads $(THREADS) --json "$(OUT)/bench/onnx.json" \
+	$(PY) -m runtime_bench run $(ONNX_ARTIFACTS) --threads $(THREADS) --json "$(OUT)/bench/onnx.json" $(BENCH_FLAGS) \
 	  $(if $(WIDER),--wider "$(WIDER)" $(if $(LIST),--list "$(LIST)")) $(if $(LIMIT),--limit $(LIMIT))
 
 export-tflite: $(addsuffix /detector.json,$(TFLITE_ARTIFACTS)) ## TFLite artifacts of VARIANT, DCN, CHECKPOINT, PRECISION, SIZE
@@ -157,7 +161,7 @@ $(OUT)/artifacts/$(VARIANT)-$(FIXED_ROUTE)-%-tflite/detector.json: $(OUT)/choice
 	  --precision $(firstword $(subst -, ,$*)) --size $(subst x, ,$(lastword $(subst -, ,$*))) $(addprefix --no-rewrite ,$(NO_REWRITE)) --out "$(@D)"
 
 bench-tflite: export-tflite ## the same for those
-	$(PY) -m runtime_bench run $(TFLITE_ARTIFACTS) --threads $(THREADS) --json "$(OUT)/bench/tflite.json" \
+	$(PY) -m runtime_bench run $(TFLITE_ARTIFACTS) --threads $(THREADS) --json "$(OUT)/bench/tflite.json" $(BENCH_FLAGS) \
 	  $(if $(WIDER),--wider "$(WIDER)" $(if $(LIST),--list "$(LIST)")) $(if $(LIMIT),--limit $(LIMIT))
 
 export-coreml: $(addsuffix /detector.json,$(COREML_ARTIFACTS)) ## Core ML artifacts of VARIANT, DCN, CHECKPOINT, PRECISION, SIZE
@@ -167,7 +171,7 @@ $(OUT)/artifacts/$(VARIANT)-$(FIXED_ROUTE)-%-coreml/detector.json: $(OUT)/choice
 	  --precision $(firstword $(subst -, ,$*)) --size $(subst x, ,$(lastword $(subst -, ,$*))) $(addprefix --no-rewrite ,$(NO_REWRITE)) --out "$(@D)"
 
 bench-coreml: export-coreml ## the same for those; off macOS an evaluator runs them, and latency is not measured
-	$(PY) -m runtime_bench run $(COREML_ARTIFACTS) --threads $(THREADS) --json "$(OUT)/bench/coreml.json" \
+	$(PY) -m runtime_bench run $(COREML_ARTIFACTS) --threads $(THREADS) --json "$(OUT)/bench/coreml.json" $(BENCH_FLAGS) \
 	  $(if $(WIDER),--wider "$(WIDER)" $(if $(LIST),--list "$(LIST)")) $(if $(LIMIT),--limit $(LIMIT))
 
 # Every format, route and precision of one network. A route that fails is a row of the table with its reason, and an exit code at the end.

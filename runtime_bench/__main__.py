@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,7 +20,8 @@ from model.errors import UserError
 from model.files import atomic_file
 from model.postprocess import Thresholds
 from model.preprocess import load_image
-from runtime_bench.benchmark import benchmark, latency_input
+from runtime_bench.benchmark import benchmark, inputs_digest, latency_input
+from runtime_bench.changes import check_checkpoints, find_changes
 from runtime_bench.compare import Speed, comparable, compare, write_speeds
 from runtime_bench.detect import open_detector, torch_detector
 from runtime_bench.draw import draw_detections
@@ -28,8 +31,8 @@ from runtime_bench.exports import Export, measure_exports, write_exports
 from runtime_bench.latency import RUNS
 from runtime_bench.profile import RUNS as PROFILE_RUNS
 from runtime_bench.profile import profile_artifact, write_profile
-from runtime_bench.record import Result, write_results
-from runtime_bench.report import exports_table, profile_tables, results_table, speeds_table
+from runtime_bench.record import read_results, write_results
+from runtime_bench.report import changes_table, exports_table, profile_tables, results_table, speeds_table
 from runtime_bench.roofline import processor
 from runtime_bench.samples import PORTRAIT, sample_set
 from runtime_bench.widerface import WiderFace, load_validation
@@ -50,6 +53,12 @@ def main() -> int:
     run.add_argument("--threads", type=_positive, default=1, metavar="T", help="of the latency measurement (default: %(default)s)")
     run.add_argument("--runs", type=_positive, default=RUNS, metavar="N", help="latency runs after warm-up (default: %(default)s)")
     run.add_argument("--json", type=Path, default=Path("build/bench/onnx.json"), metavar="FILE", help="the records (default: %(default)s)")
+    run.add_argument("--resume", action="store_true", help="keep what the records hold already of the same measurement: go on after Ctrl-C")
+    run.add_argument("--compare", type=Path, metavar="FILE", help="earlier records; exit code 1 where the following limits are passed")
+    run.add_argument(
+        "--max-slower", type=_limit, default=10.0, metavar="PERCENT", help="of the median, beyond noise (default: %(default)s)"
+    )
+    run.add_argument("--max-loss", type=_limit, default=0.5, metavar="POINTS", help="of AP, beyond noise (default: %(default)s)")
 
     judge = commands.add_parser(
         "evaluate",
@@ -143,6 +152,16 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _limit(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up")
+    return value
+
+
 def _compare(args: argparse.Namespace) -> int:
     naive = comparable([open_artifact(path) for path in args.naive])
     speeds: list[Speed] = []
@@ -158,23 +177,46 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if twice := [name for name, count in Counter(path.resolve().name for path in args.artifacts).items() if count > 1]:
+        raise UserError(f"two artifacts are called {twice[0]}; measure them into records of their own (--json)")
+    before = read_results(args.compare) if args.compare else []
     references = References(_open_dataset(args))
-    results: list[Result] = []
-    failed = False
+    artifacts, failed = [], False
+    for path in args.artifacts:
+        try:
+            artifacts.append(open_artifact(path))
+        except UserError as error:
+            failed = True
+            print(f"error: {error}", file=sys.stderr)
+    check_checkpoints(before, artifacts)
+    earlier = {result.artifact: result for result in read_results(args.json)} if args.resume and args.json.exists() else {}
+    # Those of another measurement are not kept, nor written again.
+    results = {
+        artifact.name: earlier[artifact.name]
+        for artifact in artifacts
+        if artifact.name in earlier and earlier[artifact.name].inputs == inputs_digest(artifact, references, args.threads, args.runs)
+    }
+    done = False
     try:
-        for path in args.artifacts:
+        for artifact in artifacts:
             try:
-                for result in benchmark(open_artifact(path), references, args.threads, args.runs):
-                    results = [*(earlier for earlier in results if earlier.artifact != result.artifact), result]
-                    write_results(args.json, results)
-                failed |= bool(results[-1].failed_images)
+                for result in benchmark(artifact, references, args.threads, args.runs, results.get(artifact.name)):
+                    results[artifact.name] = result
+                    write_results(args.json, [results[other.name] for other in artifacts if other.name in results])
+                failed |= bool(results[artifact.name].failed_images)
             except UserError as error:
                 failed = True
                 print(f"error: {error}", file=sys.stderr)
+        done = True
     finally:  # also after Ctrl-C
         if results:
-            print(results_table(results))
-            print(f"records: {args.json}")
+            print(results_table([results[artifact.name] for artifact in artifacts if artifact.name in results]))
+            print(f"records: {args.json}{'' if done else ' (incomplete; --resume goes on from there)'}")
+    if args.compare:
+        changes = find_changes(before, list(results.values()), args.max_slower, args.max_loss)
+        print(changes_table(changes, args.compare))
+        if any(change.beyond_limit for change in changes) and not failed:
+            return 1
     return 2 if failed else 0
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from model.artifact import Artifact, Manifest
+from model.artifact import MANIFEST, Artifact, Manifest
+from model.files import sha256
 from model.preprocess import load_image, prepare
 from runtime_bench.detect import artifact_detector
 from runtime_bench.drift import References, ap_drop, drop_interval, measure_drift
@@ -28,7 +32,23 @@ def latency_input(manifest: Manifest) -> np.ndarray:
     return prepare(load_image(PORTRAIT), manifest.input, manifest.input.size or DYNAMIC_LATENCY_SIZE).tensor
 
 
-def benchmark(artifact: Artifact, references: References, threads: int, runs: int) -> Iterator[Result]:
+_PACKAGES = ("ai-edge-litert", "numpy", "onnxruntime", "pillow", "torch", "torchvision")
+"""What figures come from, beside the code of this project."""
+
+
+def inputs_digest(artifact: Artifact, references: References, threads: int, runs: int) -> str:
+    """SHA-256 over everything that a result depends on: the artifact, the photographs, how and by what they are run."""
+    code = (file for room in ("model", "runtime_bench") for file in (Path(__file__).resolve().parents[1] / room).rglob("*.py"))
+    parts = [
+        *(sha256(artifact.path / MANIFEST), references.digest, references.dataset.title, artifact.name),
+        *(processor(), str(os.cpu_count()), f"{threads} threads", f"{runs} runs"),
+        *(f"{package} {version(package)}" for package in _PACKAGES),
+        *(sha256(file) for file in sorted(code)),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def benchmark(artifact: Artifact, references: References, threads: int, runs: int, earlier: Result | None = None) -> Iterator[Result]:
     """Measure an artifact; two results, the first without AP, so that an interrupted evaluation costs no measurement.
 
     Args:
@@ -36,16 +56,43 @@ def benchmark(artifact: Artifact, references: References, threads: int, runs: in
         references: the evaluation set, and what FP32 torch finds in it.
         threads: of the latency measurement; the evaluation takes all cores.
         runs: of the latency measurement.
+        earlier: a result of the same measurement, interrupted or not: what is in it is not measured again.
 
     Raises:
         UserError: the artifact cannot be run here, or no image can be read.
     """
+    inputs = inputs_digest(artifact, references, threads, runs)
+    if earlier is None or earlier.inputs != inputs:
+        result = _costs(artifact, references, threads, runs, inputs)
+    elif not earlier.images or earlier.failed_images:
+        result = earlier
+    else:
+        yield earlier
+        return
+    yield result
+    print(f"{artifact.name}: AP on {len(references.dataset)} images ...", file=sys.stderr, flush=True)
+    evaluation = evaluate(artifact_detector(artifact, threads=os.cpu_count() or 1), references.dataset, artifact.name)
+    reference = references.of(artifact)
+    yield msgspec.structs.replace(
+        result,
+        images=len(evaluation.detections),
+        failed_images=evaluation.failed,
+        image_ms=evaluation.image_ms,
+        ap=evaluation.ap,
+        ap_reference=reference.ap,
+        drop=ap_drop(reference.ap, evaluation.ap),
+        drop_interval=drop_interval(references.dataset, reference, evaluation),
+        drift=measure_drift(references.dataset, reference, evaluation, artifact.manifest.thresholds.score),
+    )
+
+
+def _costs(artifact: Artifact, references: References, threads: int, runs: int, inputs: str) -> Result:
+    """A result without AP."""
     manifest = artifact.manifest
-    size = manifest.input.size
     print(f"{artifact.name}: latency ...", file=sys.stderr, flush=True)
     tensor = latency_input(manifest)
     measured = measure_latency(artifact, tensor, threads, runs)
-    result = Result(
+    return Result(
         artifact=artifact.name,
         variant=manifest.variant,
         dcn=manifest.dcn,
@@ -63,21 +110,8 @@ def benchmark(artifact: Artifact, references: References, threads: int, runs: in
         latency_ms=measured.latency_ms,
         latency_input=tensor.shape[2:],
         peak_memory_bytes=measured.peak_memory_bytes,
-        protocol=protocol(size),
+        protocol=protocol(manifest.input.size),
         dataset=references.dataset.title,
-    )
-    yield result
-    print(f"{artifact.name}: AP on {len(references.dataset)} images ...", file=sys.stderr, flush=True)
-    evaluation = evaluate(artifact_detector(artifact, threads=os.cpu_count() or 1), references.dataset, artifact.name)
-    reference = references.of(artifact)
-    yield msgspec.structs.replace(
-        result,
-        images=len(evaluation.detections),
-        failed_images=evaluation.failed,
-        image_ms=evaluation.image_ms,
-        ap=evaluation.ap,
-        ap_reference=reference.ap,
-        drop=ap_drop(reference.ap, evaluation.ap),
-        drop_interval=drop_interval(references.dataset, reference, evaluation),
-        drift=measure_drift(references.dataset, reference, evaluation, manifest.thresholds.score),
+        dataset_digest=references.digest,
+        inputs=inputs,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -28,6 +29,11 @@ class References:
     def __init__(self, dataset: WiderFace) -> None:
         self.dataset = dataset
         self._evaluations: dict[tuple[str, tuple[int, int] | None], Evaluation] = {}
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the dataset."""
+        return self.dataset.digest()
 
     def of(self, artifact: Artifact) -> Evaluation:
         key = (artifact.manifest.reference.sha256, artifact.manifest.input.size)

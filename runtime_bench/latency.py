@@ -1,7 +1,8 @@
-"""Latency, load time and memory of an artifact, in a process that does nothing else.
+"""Latency, load time and memory of an artifact, in processes that do nothing else.
 
-``python -m runtime_bench.latency INPUT.npy ARTIFACT`` is that process: it imports numpy and the runtime, not torch, so that neither its
-memory nor its threads are in the figures.
+``python -m runtime_bench.latency INPUT.npy ARTIFACT`` is such a process: it imports numpy and the runtime, not torch, so that neither its
+memory nor its threads are in the figures. There are several, one after the other: where a process finds its memory makes a difference of a
+few percent that lasts for all of its runs.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from model.preprocess import in_layout
 from runtime_bench.record import Latency
 from runtime_bench.runtimes import open_runtime
 
-WARMUP, RUNS = 10, 50
+WARMUP, RUNS, PROCESSES = 10, 50, 5
 
 
 class Measurement(msgspec.Struct, frozen=True):
@@ -37,19 +38,46 @@ class Measurement(msgspec.Struct, frozen=True):
     peak_memory_bytes: int | None = None
 
 
-def measure_latency(artifact: Artifact, tensor: np.ndarray, threads: int, runs: int = RUNS) -> Measurement:
-    """Run an artifact in a fresh process.
+class _Process(msgspec.Struct, frozen=True):
+    """What one process has measured; nothing where something stands in for the runtime."""
+
+    runtime: str
+    runtime_version: str
+    load_ms: float | None = None
+    run_ms: tuple[float, ...] = ()
+    """Of every run after warm-up."""
+    peak_memory_bytes: int | None = None
+
+
+def measure_latency(artifact: Artifact, tensor: np.ndarray, threads: int, runs: int = RUNS, processes: int = PROCESSES) -> Measurement:
+    """Run an artifact in fresh processes.
 
     Args:
         artifact: what to run.
         tensor: ``(1, 3, H, W)`` float32, the input of every run.
         threads: for the runtime.
-        runs: measured ones.
+        runs: measured ones, of all processes together.
+        processes: how many; no more than runs.
 
     Raises:
-        UserError: with the process's own words, when it failed.
+        UserError: with the process's own words, when one failed.
     """
-    return msgspec.json.decode(in_clean_process("runtime_bench.latency", tensor, [artifact], threads, "--runs", runs), type=Measurement)
+    shares = [len(share) for share in np.array_split(np.arange(runs), min(processes, runs))]
+    measured: list[_Process] = []
+    for share in shares:
+        said = in_clean_process("runtime_bench.latency", tensor, [artifact], threads, "--runs", share)
+        measured.append(msgspec.json.decode(said, type=_Process))
+        if measured[0].load_ms is None:
+            return Measurement(measured[0].runtime, measured[0].runtime_version)
+    times = np.concatenate([process.run_ms for process in measured])
+    median, p10, p90, p99 = (float(value) for value in np.percentile(times, (50, 10, 90, 99)))
+    return Measurement(
+        measured[0].runtime,
+        measured[0].runtime_version,
+        float(np.median([process.load_ms for process in measured])),
+        Latency(median, p90, p99, float(times.min()), runs, WARMUP, p10, len(shares)),
+        max(process.peak_memory_bytes for process in measured),
+    )
 
 
 def in_clean_process(module: str, tensor: np.ndarray, artifacts: Sequence[Artifact], threads: int, *options: object) -> str:
@@ -64,23 +92,20 @@ def in_clean_process(module: str, tensor: np.ndarray, artifacts: Sequence[Artifa
     return finished.stdout
 
 
-def _measure(artifact: Artifact, tensor: np.ndarray, threads: int, runs: int) -> Measurement:
+def _measure(artifact: Artifact, tensor: np.ndarray, threads: int, runs: int) -> _Process:
     before = _peak_memory()
     start = time.perf_counter()
     runtime = open_runtime(artifact, threads)
     load_ms = 1e3 * (time.perf_counter() - start)
     if runtime.simulated:
-        return Measurement(runtime.name, runtime.version)
+        return _Process(runtime.name, runtime.version)
     tensor = in_layout(tensor, artifact.manifest.input.layout)
     times = np.empty(WARMUP + runs)
     for index in range(len(times)):
         start = time.perf_counter()
         runtime.run(tensor)
         times[index] = time.perf_counter() - start
-    measured = 1e3 * times[WARMUP:]
-    median, p90, p99 = (float(value) for value in np.percentile(measured, (50, 90, 99)))
-    latency = Latency(median, p90, p99, float(measured.min()), runs, WARMUP)
-    return Measurement(runtime.name, runtime.version, load_ms, latency, _peak_memory() - before)
+    return _Process(runtime.name, runtime.version, load_ms, tuple((1e3 * times[WARMUP:]).tolist()), _peak_memory() - before)
 
 
 def _peak_memory() -> int:

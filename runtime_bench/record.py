@@ -19,8 +19,12 @@ class Latency(Struct, frozen=True, forbid_unknown_fields=True):
     p99: float
     min: float
     runs: int
-    """Measured, after :attr:`warmup` that were not."""
+    """Measured, of all processes together."""
     warmup: int
+    """Runs before that in each process, not measured."""
+    p10: float | None = None
+    """With :attr:`p90` the spread: where two of these do not reach each other's median, more than noise has changed."""
+    processes: int = 1
 
 
 class ImageTimes(Struct, frozen=True, forbid_unknown_fields=True):
@@ -141,7 +145,12 @@ class Result(Struct, frozen=True, forbid_unknown_fields=True):
     drop: SubsetAP | None = None
     """``ap_reference - ap``: positive is a loss."""
     drop_interval: SubsetInterval | None = None
+    """Between which bounds :attr:`drop` lies, as far as the choice of photographs goes."""
     drift: Drift | None = None
+    dataset_digest: str = ""
+    """SHA-256 over the evaluated photographs and their faces."""
+    inputs: str = ""
+    """SHA-256 over everything that the figures depend on; records that agree on it are of the same measurement."""
 
 
 def write_results(path: Path, results: list[Result]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from tabulate import tabulate
 
+from runtime_bench.changes import Change
 from runtime_bench.compare import Speed
 from runtime_bench.exports import Export
 from runtime_bench.profile import Operator, Profile
@@ -74,6 +76,28 @@ def _drift(drift: Drift) -> list[str]:
         str(sum(size.lost for size in drift.sizes)),
         str(sum(size.gained for size in drift.sizes)),
     ]
+
+
+def changes_table(changes: Sequence[Change], earlier: Path) -> str:
+    """What changed beyond noise, what passed its limit, and how much was compared."""
+    shown = [change for change in changes if change.beyond_noise]
+    rows = [
+        [
+            change.artifact,
+            change.figure,
+            f"{change.before:.2f} {change.unit}".strip(),
+            f"{change.after:.2f} {change.unit}".strip(),
+            f"{100 * (change.after / change.before - 1):+.1f} %" if change.unit else _rounded(change.after - change.before, "+"),
+            "beyond the limit" if change.beyond_limit else "",
+        ]
+        for change in shown
+    ]
+    lines = [f"against {earlier}: {len(shown)} of {sum(change.before is not None for change in changes)} figures changed beyond noise"]
+    if rows:
+        headers = ["artifact", "figure", "before", "now", "change", ""]
+        lines.append(tabulate(rows, headers, colalign=("left", "left", "right", "right", "right", "left"), disable_numparse=True))
+    lines += [f"{change.artifact}: {change.figure} not compared, {change.why}" for change in changes if change.before is None]
+    return "\n".join(lines)
 
 
 def speeds_table(speeds: Sequence[Speed]) -> str:
@@ -196,7 +220,8 @@ def _latency(result: Result) -> str:
     height, width = result.latency_input
     return (
         f"latency: the network alone, {height}x{width}, {result.runtime} {result.runtime_version}, {result.threads} "
-        f"thread{'s' * (result.threads > 1)}, {result.latency_ms.runs} runs after {result.latency_ms.warmup} to warm up, {result.machine}; "
+        f"thread{'s' * (result.threads > 1)}, {result.latency_ms.runs} runs in {result.latency_ms.processes} processes, each after "
+        f"{result.latency_ms.warmup} to warm up, {result.machine}; "
         "image ms: pre- and postprocessing"
     )
 

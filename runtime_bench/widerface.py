@@ -7,6 +7,7 @@ neither right nor wrong; precision and recall are read at 1,000 score levels and
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from torchvision.ops import box_iou
 
 from model.errors import UserError
+from model.files import sha256
 from model.postprocess import Detections, Thresholds
 
 SUBSETS = ("easy", "medium", "hard")
@@ -48,6 +50,14 @@ class WiderFace:
 
     def __len__(self) -> int:
         return len(self.faces)
+
+    def digest(self) -> str:
+        """SHA-256 over names, files and faces; reads all files."""
+        digest = hashlib.sha256()
+        for name, faces in self.faces.items():
+            subsets = b"".join(faces.subsets[subset].tobytes() for subset in SUBSETS)
+            digest.update(f"{name}\0{sha256(self.images / name)}\0".encode() + faces.boxes.tobytes() + subsets)
+        return digest.hexdigest()
 
 
 def load_validation(root: Path, list_file: Path | None = None, limit: int | None = None) -> WiderFace:
