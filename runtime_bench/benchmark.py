@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from model.anchors import make_anchors
 from model.artifact import MANIFEST, Artifact, Manifest
 from model.files import sha256
 from model.preprocess import load_image, prepare
@@ -19,8 +21,8 @@ from runtime_bench.detect import artifact_detector
 from runtime_bench.drift import References, ap_drop, drop_interval, measure_drift
 from runtime_bench.evaluate import evaluate, protocol
 from runtime_bench.latency import measure_latency
-from runtime_bench.record import Result
-from runtime_bench.roofline import processor
+from runtime_bench.record import Result, Roofline
+from runtime_bench.roofline import measure_peak, processor
 from runtime_bench.samples import PORTRAIT
 
 DYNAMIC_LATENCY_SIZE = (640, 640)
@@ -110,8 +112,24 @@ def _costs(artifact: Artifact, references: References, threads: int, runs: int, 
         latency_ms=measured.latency_ms,
         latency_input=tensor.shape[2:],
         peak_memory_bytes=measured.peak_memory_bytes,
+        first_run_ms=measured.first_run_ms,
+        images_per_s=measured.images_per_s,
+        roofline=None if measured.latency_ms is None else _roofline(artifact, references, tensor, threads),
         protocol=protocol(manifest.input.size),
         dataset=references.dataset.title,
         dataset_digest=references.digest,
         inputs=inputs,
     )
+
+
+_peak = functools.cache(measure_peak)
+"""Once a run, for each number of threads."""
+
+
+def _roofline(artifact: Artifact, references: References, tensor: np.ndarray, threads: int) -> Roofline:
+    height, width = tensor.shape[2:]
+    anchors = artifact.manifest.anchors
+    outputs = 4 * 15 * len(make_anchors(height, width, anchors.strides, anchors.min_sizes))  # score, box and landmarks in single precision
+    macs, bytes_ = references.macs(artifact, height, width), artifact.manifest.model.size_bytes + tensor.nbytes + outputs
+    peak = _peak(threads)
+    return Roofline(peak, macs, bytes_, bound_ms=1e-6 * max(2 * macs / peak.gflops, bytes_ / peak.copy_gbs))

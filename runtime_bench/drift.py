@@ -11,6 +11,7 @@ from torchvision.ops import box_iou
 
 from model.artifact import Artifact
 from model.checkpoint import load_checkpoint
+from model.cost import measure_cost
 from model.postprocess import Detections
 from runtime_bench.detect import torch_detector
 from runtime_bench.evaluate import Evaluation, evaluate
@@ -29,6 +30,7 @@ class References:
     def __init__(self, dataset: WiderFace) -> None:
         self.dataset = dataset
         self._evaluations: dict[tuple[str, tuple[int, int] | None], Evaluation] = {}
+        self._macs: dict[tuple[str, int, int], int] = {}
 
     @cached_property
     def digest(self) -> str:
@@ -41,6 +43,13 @@ class References:
             detector = torch_detector(load_checkpoint(artifact.reference_path), artifact.manifest.input.size)
             self._evaluations[key] = evaluate(detector, self.dataset, "FP32 torch")
         return self._evaluations[key]
+
+    def macs(self, artifact: Artifact, height: int, width: int) -> int:
+        """Multiply-accumulates of the torch model."""
+        key = (artifact.manifest.reference.sha256, height, width)
+        if key not in self._macs:
+            self._macs[key] = measure_cost(load_checkpoint(artifact.reference_path).detector, height, width).macs
+        return self._macs[key]
 
 
 def ap_drop(reference: SubsetAP, ap: SubsetAP) -> SubsetAP:

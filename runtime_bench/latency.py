@@ -36,6 +36,8 @@ class Measurement(msgspec.Struct, frozen=True):
     load_ms: float | None = None
     latency_ms: Latency | None = None
     peak_memory_bytes: int | None = None
+    first_run_ms: float | None = None
+    images_per_s: float | None = None
 
 
 class _Process(msgspec.Struct, frozen=True):
@@ -44,6 +46,7 @@ class _Process(msgspec.Struct, frozen=True):
     runtime: str
     runtime_version: str
     load_ms: float | None = None
+    first_run_ms: float | None = None
     run_ms: tuple[float, ...] = ()
     """Of every run after warm-up."""
     peak_memory_bytes: int | None = None
@@ -77,6 +80,8 @@ def measure_latency(artifact: Artifact, tensor: np.ndarray, threads: int, runs: 
         float(np.median([process.load_ms for process in measured])),
         Latency(median, p90, p99, float(times.min()), runs, WARMUP, p10, len(shares)),
         max(process.peak_memory_bytes for process in measured),
+        float(np.median([process.first_run_ms for process in measured])),
+        float(1e3 / times.mean()),
     )
 
 
@@ -105,7 +110,8 @@ def _measure(artifact: Artifact, tensor: np.ndarray, threads: int, runs: int) ->
         start = time.perf_counter()
         runtime.run(tensor)
         times[index] = time.perf_counter() - start
-    return _Process(runtime.name, runtime.version, load_ms, tuple((1e3 * times[WARMUP:]).tolist()), _peak_memory() - before)
+    times *= 1e3
+    return _Process(runtime.name, runtime.version, load_ms, float(times[0]), tuple(times[WARMUP:].tolist()), _peak_memory() - before)
 
 
 def _peak_memory() -> int:

@@ -42,6 +42,28 @@ class SubsetAP(Struct, frozen=True, forbid_unknown_fields=True):
     hard: float | None
 
 
+class Peak(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the machine does at best: the best of some tries, on as many threads as what it is compared with."""
+
+    gflops: float
+    """10^9 single-precision operations a second in a matrix product of 512x512 by ONNX Runtime; a multiply-accumulate is two."""
+    copy_gbs: float
+    """10^9 bytes a second, read and written, in a copy of 128 MiB."""
+
+
+class Roofline(Struct, frozen=True, forbid_unknown_fields=True):
+    """How fast the network could be on this machine."""
+
+    peak: Peak
+    """Measured in the same run."""
+    macs: int
+    """Multiply-accumulates of the FP32 torch model at the input of the latency measurement. Exact rewrites save some of them."""
+    bytes: int
+    """Of the model file, the input and the outputs: what has to be read and written once."""
+    bound_ms: float
+    """The longer of the times that the work and the bytes take at the peak rates, of single precision."""
+
+
 class SubsetInterval(Struct, frozen=True, forbid_unknown_fields=True):
     """Bootstrapped 95 % intervals, percentage points; see :func:`runtime_bench.widerface.drop_intervals`."""
 
@@ -147,6 +169,11 @@ class Result(Struct, frozen=True, forbid_unknown_fields=True):
     drop_interval: SubsetInterval | None = None
     """Between which bounds :attr:`drop` lies, as far as the choice of photographs goes."""
     drift: Drift | None = None
+    first_run_ms: float | None = None
+    """The run after loading."""
+    images_per_s: float | None = None
+    """Throughput of the network alone, run after run."""
+    roofline: Roofline | None = None
     dataset_digest: str = ""
     """SHA-256 over the evaluated photographs and their faces."""
     inputs: str = ""

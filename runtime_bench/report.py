@@ -17,13 +17,12 @@ from runtime_bench.widerface import SUBSETS
 
 def results_table(results: Sequence[Result]) -> str:
     """A plain-text table, and below it how to read it."""
-    headers = ["artifact", "MB", "load ms", "median ms", "p90", "p99", "min", "peak MB", "image ms", "images", *SUBSETS, "drop e / m / h"]
+    headers = ["artifact", "MB", "median ms", "p10", "p90", "p99", "min", "peak MB", "image ms", "images", *SUBSETS, "drop e / m / h"]
     rows = [
         [
             result.artifact,
             f"{result.size_bytes / 1e6:.2f}",
-            _figure(result.load_ms, 1, 0),
-            *(_figure(result.latency_ms and getattr(result.latency_ms, field), 1, 1) for field in ("median", "p90", "p99", "min")),
+            *(_figure(result.latency_ms and getattr(result.latency_ms, field), 1, 1) for field in ("median", "p10", "p90", "p99", "min")),
             _figure(result.peak_memory_bytes, 1e-6, 0),
             f"{result.image_ms.preprocess + result.image_ms.postprocess:.1f}" if result.image_ms else "-",
             result.images or "-",
@@ -33,7 +32,7 @@ def results_table(results: Sequence[Result]) -> str:
         for result in results
     ]
     lines = [tabulate(rows, headers, colalign=("left", *["right"] * (len(headers) - 1)), disable_numparse=True)]
-    lines += drift_tables(results)
+    lines += _speed_table(results) + drift_tables(results)
     for describe in (_weights, _latency, _accuracy):
         said = {}
         for result in results:
@@ -41,6 +40,35 @@ def results_table(results: Sequence[Result]) -> str:
         # Name the artifacts only where not all of them share the condition.
         lines += [text if len(said) == 1 else f"{text} [{', '.join(names)}]" for text, names in said.items()]
     return "\n".join(lines)
+
+
+def _speed_table(results: Sequence[Result]) -> list[str]:
+    headers = ["speed", "load ms", "first run ms", "images / s", "GMACs", "bound ms", "reached %"]
+    rows = [
+        [
+            result.artifact,
+            _figure(result.load_ms, 1, 0),
+            _figure(result.first_run_ms, 1, 1),
+            _figure(result.images_per_s, 1, 1),
+            f"{result.roofline.macs / 1e9:.3f}",
+            f"{result.roofline.bound_ms:.1f}",
+            f"{100 * result.roofline.bound_ms / result.latency_ms.median:.0f}",
+        ]
+        for result in results
+        if result.roofline
+    ]
+    if not rows:
+        return []
+    peaks = dict.fromkeys((result.roofline.peak, result.threads) for result in results if result.roofline)
+    return [
+        "",
+        tabulate(rows, headers, colalign=("left", *["right"] * (len(headers) - 1)), disable_numparse=True),
+        *(
+            f"bound: by {peak.gflops:.1f} GFLOP/s (FP32 matrix product) and {peak.copy_gbs:.1f} GB/s (copy), measured in the same run on "
+            f"{threads} thread{'s' * (threads > 1)}; reached: bound over median"
+            for peak, threads in peaks
+        ),
+    ]
 
 
 def drift_tables(results: Sequence[Result]) -> list[str]:
