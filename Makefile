@@ -16,6 +16,7 @@
 #   LIMIT=N               only the first N images
 #   THREADS=1             of the latency measurements
 #   COMPARE=OLD.json      make bench-...: print what changed since, beyond noise, and fail beyond a limit; RESUME=1 goes on after Ctrl-C
+#   PEERS="NAME=FILE ..." make bench-...: public detectors in the same run: YuNet and SCRFD (.onnx), RetinaFace (.pth)
 #   OUT=build             where results go
 #   PHOTOS="a.jpg b.jpg"  photographs for make detect (default: a portrait that is at hand)
 #   TEACHER=FILE          weights that training starts and learns from (default: the public RetinaFace file beside the project)
@@ -46,7 +47,8 @@ LIMIT ?=
 THREADS ?= 1
 COMPARE ?=
 RESUME ?=
-BENCH_FLAGS = $(if $(COMPARE),--compare "$(COMPARE)") $(if $(RESUME),--resume)
+PEERS ?=
+BENCH_FLAGS = $(addprefix --peer ,$(PEERS)) $(if $(COMPARE),--compare "$(COMPARE)") $(if $(RESUME),--resume)
 OUT ?= build
 PHOTOS ?=
 PEOPLE ?= $(wildcard $(DATA)/people)

@@ -9,6 +9,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -20,7 +21,7 @@ from model.errors import UserError
 from model.files import atomic_file
 from model.postprocess import Thresholds
 from model.preprocess import load_image
-from runtime_bench.benchmark import benchmark, inputs_digest, latency_input
+from runtime_bench.benchmark import benchmark, benchmark_peer, latency_input
 from runtime_bench.changes import check_checkpoints, find_changes
 from runtime_bench.compare import Speed, comparable, compare, write_speeds
 from runtime_bench.detect import open_detector, torch_detector
@@ -29,9 +30,10 @@ from runtime_bench.drift import References
 from runtime_bench.evaluate import evaluate, protocol
 from runtime_bench.exports import Export, measure_exports, write_exports
 from runtime_bench.latency import RUNS
+from runtime_bench.peers import open_peer
 from runtime_bench.profile import RUNS as PROFILE_RUNS
 from runtime_bench.profile import profile_artifact, write_profile
-from runtime_bench.record import read_results, write_results
+from runtime_bench.record import Result, read_results, write_results
 from runtime_bench.report import changes_table, exports_table, profile_tables, results_table, speeds_table
 from runtime_bench.roofline import processor
 from runtime_bench.samples import PORTRAIT, sample_set
@@ -53,6 +55,9 @@ def main() -> int:
     run.add_argument("--threads", type=_positive, default=1, metavar="T", help="of the latency measurement (default: %(default)s)")
     run.add_argument("--runs", type=_positive, default=RUNS, metavar="N", help="latency runs after warm-up (default: %(default)s)")
     run.add_argument("--json", type=Path, default=Path("build/bench/onnx.json"), metavar="FILE", help="the records (default: %(default)s)")
+    run.add_argument(
+        "--peer", action="append", default=[], metavar="NAME=FILE", help="YuNet, SCRFD (.onnx) or a public RetinaFace (.pth), beside them"
+    )
     run.add_argument("--resume", action="store_true", help="keep what the records hold already of the same measurement: go on after Ctrl-C")
     run.add_argument("--compare", type=Path, metavar="FILE", help="earlier records; exit code 1 where the following limits are passed")
     run.add_argument(
@@ -181,6 +186,7 @@ def _run(args: argparse.Namespace) -> int:
         raise UserError(f"two artifacts are called {twice[0]}; measure them into records of their own (--json)")
     before = read_results(args.compare) if args.compare else []
     references = References(_open_dataset(args))
+    peers = [open_peer(text) for text in args.peer]
     artifacts, failed = [], False
     for path in args.artifacts:
         try:
@@ -190,27 +196,30 @@ def _run(args: argparse.Namespace) -> int:
             print(f"error: {error}", file=sys.stderr)
     check_checkpoints(before, artifacts)
     earlier = {result.artifact: result for result in read_results(args.json)} if args.resume and args.json.exists() else {}
-    # Those of another measurement are not kept, nor written again.
-    results = {
-        artifact.name: earlier[artifact.name]
-        for artifact in artifacts
-        if artifact.name in earlier and earlier[artifact.name].inputs == inputs_digest(artifact, references, args.threads, args.runs)
-    }
+    shared = (references, args.threads, args.runs)
+    measurements = {artifact.name: partial(benchmark, artifact, *shared) for artifact in artifacts}
+    for peer in peers:  # in every scaling that the artifacts have
+        sizes = dict.fromkeys(artifact.manifest.input.size for artifact in artifacts)
+        measurements |= {peer.title(size): partial(benchmark_peer, peer, size, *shared) for size in sizes}
+    results: dict[str, Result] = {}
     done = False
     try:
-        for artifact in artifacts:
+        for name, measure in measurements.items():
             try:
-                for result in benchmark(artifact, references, args.threads, args.runs, results.get(artifact.name)):
-                    results[artifact.name] = result
-                    write_results(args.json, [results[other.name] for other in artifacts if other.name in results])
-                failed |= bool(results[artifact.name].failed_images)
+                for result in measure(earlier.get(name)):
+                    results[name] = result
+                    # What this run has not come to yet stays in the file: it says itself which measurement it is of.
+                    rest = [earlier[other] for other in measurements if other in earlier and other not in results]
+                    write_results(args.json, [*results.values(), *rest])
+                failed |= bool(results[name].failed_images)
             except UserError as error:
                 failed = True
+                earlier.pop(name, None)
                 print(f"error: {error}", file=sys.stderr)
         done = True
     finally:  # also after Ctrl-C
         if results:
-            print(results_table([results[artifact.name] for artifact in artifacts if artifact.name in results]))
+            print(results_table(list(results.values())))
             print(f"records: {args.json}{'' if done else ' (incomplete; --resume goes on from there)'}")
     if args.compare:
         changes = find_changes(before, list(results.values()), args.max_slower, args.max_loss)

@@ -12,15 +12,17 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import torch
 
 from model.anchors import make_anchors
 from model.artifact import MANIFEST, Artifact, Manifest
 from model.files import sha256
 from model.preprocess import load_image, prepare
-from runtime_bench.detect import artifact_detector
+from runtime_bench.detect import FaceDetector, artifact_detector
 from runtime_bench.drift import References, ap_drop, drop_interval, measure_drift
-from runtime_bench.evaluate import evaluate, protocol
-from runtime_bench.latency import measure_latency
+from runtime_bench.evaluate import Evaluation, evaluate, protocol
+from runtime_bench.latency import Measurement, measure_latency
+from runtime_bench.peers import Peer, PeerDetector, letterbox
 from runtime_bench.record import Result, Roofline
 from runtime_bench.roofline import measure_peak, processor
 from runtime_bench.samples import PORTRAIT
@@ -38,11 +40,11 @@ _PACKAGES = ("ai-edge-litert", "numpy", "onnxruntime", "pillow", "torch", "torch
 """What figures come from, beside the code of this project."""
 
 
-def inputs_digest(artifact: Artifact, references: References, threads: int, runs: int) -> str:
-    """SHA-256 over everything that a result depends on: the artifact, the photographs, how and by what they are run."""
+def inputs_digest(name: str, contents: str, references: References, threads: int, runs: int) -> str:
+    """SHA-256 over everything that a result depends on: what is run (digest ``contents``), the photographs, how and by what."""
     code = (file for room in ("model", "runtime_bench") for file in (Path(__file__).resolve().parents[1] / room).rglob("*.py"))
     parts = [
-        *(sha256(artifact.path / MANIFEST), references.digest, references.dataset.title, artifact.name),
+        *(name, contents, references.digest, references.dataset.title),
         *(processor(), str(os.cpu_count()), f"{threads} threads", f"{runs} runs"),
         *(f"{package} {version(package)}" for package in _PACKAGES),
         *(sha256(file) for file in sorted(code)),
@@ -63,29 +65,78 @@ def benchmark(artifact: Artifact, references: References, threads: int, runs: in
     Raises:
         UserError: the artifact cannot be run here, or no image can be read.
     """
-    inputs = inputs_digest(artifact, references, threads, runs)
-    if earlier is None or earlier.inputs != inputs:
-        result = _costs(artifact, references, threads, runs, inputs)
-    elif not earlier.images or earlier.failed_images:
-        result = earlier
-    else:
-        yield earlier
-        return
+    # The manifest holds the digests of the other files.
+    inputs = inputs_digest(artifact.name, sha256(artifact.path / MANIFEST), references, threads, runs)
+    result = earlier if earlier and earlier.inputs == inputs else _costs(artifact, references, threads, runs, inputs)
     yield result
-    print(f"{artifact.name}: AP on {len(references.dataset)} images ...", file=sys.stderr, flush=True)
-    evaluation = evaluate(artifact_detector(artifact, threads=os.cpu_count() or 1), references.dataset, artifact.name)
+    if is_finished(result):
+        return
+    result, evaluation = _accuracy(result, artifact_detector(artifact, threads=os.cpu_count() or 1), references)
     reference = references.of(artifact)
     yield msgspec.structs.replace(
         result,
-        images=len(evaluation.detections),
-        failed_images=evaluation.failed,
-        image_ms=evaluation.image_ms,
-        ap=evaluation.ap,
         ap_reference=reference.ap,
         drop=ap_drop(reference.ap, evaluation.ap),
         drop_interval=drop_interval(references.dataset, reference, evaluation),
         drift=measure_drift(references.dataset, reference, evaluation, artifact.manifest.thresholds.score),
     )
+
+
+def benchmark_peer(
+    peer: Peer, size: tuple[int, int] | None, references: References, threads: int, runs: int, earlier: Result | None = None
+) -> Iterator[Result]:
+    """The same for a peer at an input size of the artifacts; nothing is lost there, so there is no drop."""
+    title = peer.title(size)
+    inputs = inputs_digest(title, peer.digest, references, threads, runs)
+    result = earlier
+    if earlier is None or earlier.inputs != inputs:
+        print(f"{title}: latency ...", file=sys.stderr, flush=True)
+        height, width = size or DYNAMIC_LATENCY_SIZE
+        if peer.kind is None:
+            measured = Measurement("torch", str(torch.__version__))
+        else:
+            tensor = prepare(letterbox(load_image(PORTRAIT), (height, width))[0], peer.kind.input).tensor
+            measured = measure_latency(peer, tensor, threads, runs)
+        result = Result(
+            artifact=title,
+            variant=peer.name,
+            dcn="none",
+            precision="fp32",
+            format=peer.path.suffix[1:],
+            weights=f"{peer.path.name}, to compare with",
+            checkpoint=peer.digest,
+            runtime=measured.runtime,
+            runtime_version=measured.runtime_version,
+            device="local",
+            machine=processor(),
+            threads=threads,
+            size_bytes=peer.size_bytes,
+            load_ms=measured.load_ms,
+            latency_ms=measured.latency_ms,
+            latency_input=(height, width),
+            peak_memory_bytes=measured.peak_memory_bytes,
+            first_run_ms=measured.first_run_ms,
+            images_per_s=measured.images_per_s,
+            protocol=protocol(size),
+            dataset=references.dataset.title,
+            dataset_digest=references.digest,
+            inputs=inputs,
+        )
+    yield result
+    if not is_finished(result):
+        yield _accuracy(result, peer.detector(size, threads=os.cpu_count() or 1), references)[0]
+
+
+def is_finished(result: Result) -> bool:
+    return result.images > 0 and not result.failed_images
+
+
+def _accuracy(result: Result, detector: FaceDetector | PeerDetector, references: References) -> tuple[Result, Evaluation]:
+    """A result with AP."""
+    print(f"{result.artifact}: AP on {len(references.dataset)} images ...", file=sys.stderr, flush=True)
+    found = evaluate(detector, references.dataset, result.artifact)
+    scored = {"images": len(found.detections), "failed_images": found.failed, "image_ms": found.image_ms, "ap": found.ap}
+    return msgspec.structs.replace(result, **scored), found
 
 
 def _costs(artifact: Artifact, references: References, threads: int, runs: int, inputs: str) -> Result:

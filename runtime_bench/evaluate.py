@@ -21,7 +21,7 @@ class Evaluation:
     """What a detector found."""
 
     detections: dict[str, Detections]
-    """By image name; an image that could not be read is not in it."""
+    """By image name; an image that could not be read, or run, is not in it."""
     failed: tuple[str, ...]
     """Names of those."""
     image_ms: ImageTimes
@@ -34,7 +34,7 @@ def protocol(size: tuple[int, int] | None) -> str:
 
 
 def evaluate(detector: FaceDetector, dataset: WiderFace, label: str) -> Evaluation:
-    """Detect faces in every image of ``dataset`` and score them. An unreadable image is reported on stderr and left out.
+    """Detect faces in every image of ``dataset`` and score them. One that fails is reported on stderr and left out.
 
     Args:
         detector: at its own input size.
@@ -42,9 +42,9 @@ def evaluate(detector: FaceDetector, dataset: WiderFace, label: str) -> Evaluati
         label: for the progress bar.
 
     Raises:
-        UserError: no image could be read.
+        UserError: all have failed.
     """
-    detections, times, failed = {}, [], []
+    detections, times, failed, why = {}, [], [], ""
     for name in tqdm(dataset.faces, desc=label, unit="image", disable=None, leave=False):
         try:
             image = load_image(dataset.images / name)
@@ -52,9 +52,10 @@ def evaluate(detector: FaceDetector, dataset: WiderFace, label: str) -> Evaluati
             times.append((stage.preprocess, stage.postprocess))
         except UserError as error:
             failed.append(name)
+            why = str(error)
             tqdm.write(f"left out: {error}", file=sys.stderr)
     if not detections:
-        raise UserError(f"none of the {len(dataset)} images under {dataset.images} could be read")
+        raise UserError(f"{label}: none of the {len(dataset)} images under {dataset.images} could be evaluated; last: {why}")
     ap = average_precision([dataset.faces[name] for name in detections], list(detections.values()))
     median = ImageTimes(*(float(value) for value in np.median(times, axis=0)))
     return Evaluation(

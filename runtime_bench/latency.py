@@ -1,8 +1,8 @@
 """Latency, load time and memory of an artifact, in processes that do nothing else.
 
-``python -m runtime_bench.latency INPUT.npy ARTIFACT`` is such a process: it imports numpy and the runtime, not torch, so that neither its
-memory nor its threads are in the figures. There are several, one after the other: where a process finds its memory makes a difference of a
-few percent that lasts for all of its runs.
+``python -m runtime_bench.latency INPUT.npy ARTIFACT`` is such a process, and takes plain ONNX files too: it imports numpy and the runtime,
+not torch, so that neither its memory nor its threads are in the figures. There are several, one after the other: where a process finds its
+memory makes a difference of a few percent that lasts for all of its runs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -24,6 +25,9 @@ from model.errors import UserError
 from model.preprocess import in_layout
 from runtime_bench.record import Latency
 from runtime_bench.runtimes import open_runtime
+
+if TYPE_CHECKING:  # it imports torch
+    from runtime_bench.peers import Peer
 
 WARMUP, RUNS, PROCESSES = 10, 50, 5
 
@@ -52,11 +56,13 @@ class _Process(msgspec.Struct, frozen=True):
     peak_memory_bytes: int | None = None
 
 
-def measure_latency(artifact: Artifact, tensor: np.ndarray, threads: int, runs: int = RUNS, processes: int = PROCESSES) -> Measurement:
+def measure_latency(
+    artifact: Artifact | Peer, tensor: np.ndarray, threads: int, runs: int = RUNS, processes: int = PROCESSES
+) -> Measurement:
     """Run an artifact in fresh processes.
 
     Args:
-        artifact: what to run.
+        artifact: what to run; of peers, ONNX files.
         tensor: ``(1, 3, H, W)`` float32, the input of every run.
         threads: for the runtime.
         runs: measured ones, of all processes together.
@@ -85,7 +91,7 @@ def measure_latency(artifact: Artifact, tensor: np.ndarray, threads: int, runs: 
     )
 
 
-def in_clean_process(module: str, tensor: np.ndarray, artifacts: Sequence[Artifact], threads: int, *options: object) -> str:
+def in_clean_process(module: str, tensor: np.ndarray, artifacts: Sequence[Artifact | Peer], threads: int, *options: object) -> str:
     """What ``python -m MODULE INPUT.npy ARTIFACT... --threads N OPTIONS`` prints; a :class:`UserError` with its own words if it fails."""
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder) / "input.npy", tensor)
@@ -97,14 +103,21 @@ def in_clean_process(module: str, tensor: np.ndarray, artifacts: Sequence[Artifa
     return finished.stdout
 
 
-def _measure(artifact: Artifact, tensor: np.ndarray, threads: int, runs: int) -> _Process:
+def _measure(path: Path, tensor: np.ndarray, threads: int, runs: int) -> _Process:
+    if path.suffix == ".onnx":
+        from runtime_bench.runtimes.onnxruntime import OnnxFile
+
+        layout, load = "NCHW", lambda: OnnxFile(path, threads)
+    else:
+        artifact = open_artifact(path)
+        layout, load = artifact.manifest.input.layout, lambda: open_runtime(artifact, threads)
     before = _peak_memory()
     start = time.perf_counter()
-    runtime = open_runtime(artifact, threads)
+    runtime = load()
     load_ms = 1e3 * (time.perf_counter() - start)
     if runtime.simulated:
         return _Process(runtime.name, runtime.version)
-    tensor = in_layout(tensor, artifact.manifest.input.layout)
+    tensor = in_layout(tensor, layout)
     times = np.empty(WARMUP + runs)
     for index in range(len(times)):
         start = time.perf_counter()
@@ -129,7 +142,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of the runtime (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=RUNS, help="measured, after warm-up (default: %(default)s)")
     args = parser.parse_args()
-    print(msgspec.json.encode(_measure(open_artifact(args.artifact), np.load(args.input), args.threads, args.runs)).decode())
+    print(msgspec.json.encode(_measure(args.artifact, np.load(args.input), args.threads, args.runs)).decode())
 
 
 if __name__ == "__main__":

@@ -257,6 +257,8 @@ def _latency(result: Result) -> str:
 def _accuracy(result: Result) -> str:
     if result.ap is None:
         return "AP: not measured, the run was interrupted"
+    if result.ap_reference is None:
+        return f"AP: {result.dataset}, scaling {result.protocol}"
     return (
         f"AP: {result.dataset}, scaling {result.protocol}; drop against FP32 torch on the same images "
         f"({' / '.join(_percent(result.ap_reference))}), positive is a loss"
