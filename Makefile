@@ -71,7 +71,7 @@ FIXED_SIZE = $(foreach precision,$(PRECISION),$(foreach size,$(filter-out dynami
 TFLITE_ARTIFACTS := $(call FIXED_SIZE,tflite)
 COREML_ARTIFACTS := $(call FIXED_SIZE,coreml)
 
-.PHONY: help all setup test test-accuracy golden test-android android-assets lint summary export-onnx bench-onnx export-tflite bench-tflite export-coreml bench-coreml export-all bench-speed detect native bench-kernel data train-shipped bench-train lock clean FORCE
+.PHONY: help all setup test test-accuracy golden test-android android-assets lint summary export-onnx bench-onnx export-tflite bench-tflite export-coreml bench-coreml bench-arm arm-record export-all bench-speed detect native bench-kernel data train-shipped bench-train lock clean FORCE
 
 help: ## list the targets
 	@sed -n '/^#/!q;s/^# \{0,1\}//p;s/^#$$//p' Makefile
@@ -175,6 +175,16 @@ $(OUT)/artifacts/$(VARIANT)-$(FIXED_ROUTE)-%-coreml/detector.json: $(OUT)/choice
 bench-coreml: export-coreml ## the same for those; off macOS an evaluator runs them, and latency is not measured
 	$(PY) -m runtime_bench run $(COREML_ARTIFACTS) --threads $(THREADS) --json "$(OUT)/bench/coreml.json" $(BENCH_FLAGS) \
 	  $(if $(WIDER),--wider "$(WIDER)" $(if $(LIST),--list "$(LIST)")) $(if $(LIMIT),--limit $(LIMIT))
+
+# Photographs of 320 pixels: an emulated processor takes seconds for each.
+ARM := qemu:cortex-a53 qemu:cortex-a76 qemu:cortex-a710
+
+bench-arm: .venv/.ready ## drift of the TFLite and ONNX files of acwface_dcn or VARIANT on emulated ARM processors; no times
+	$(MAKE) --no-print-directory arm-record VARIANT=$(ALL_VARIANT) SIZE=320 PRECISION=fp32
+
+arm-record: export-onnx export-tflite
+	$(PY) -m runtime_bench run $(ONNX_ARTIFACTS) $(TFLITE_ARTIFACTS) $(foreach format,onnx tflite,$(wildcard $(OUT)/artifacts/$(VARIANT)-*-int8-$(SIZE)-$(format))) \
+	  $(addprefix --device ,$(ARM)) --json "$(OUT)/bench/arm.json" $(BENCH_FLAGS) --limit $(or $(LIMIT),12) $(if $(WIDER),--wider "$(WIDER)" $(if $(LIST),--list "$(LIST)"))
 
 # Every format, route and precision of one network. A route that fails is a row of the table with its reason, and an exit code at the end.
 ALL_VARIANT := $(if $(filter command environment,$(firstword $(origin VARIANT))),$(VARIANT),acwface_dcn)

@@ -8,7 +8,7 @@ import math
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from runtime_bench.benchmark import benchmark, benchmark_peer, latency_input
 from runtime_bench.changes import check_checkpoints, find_changes
 from runtime_bench.compare import Speed, comparable, compare, write_speeds
 from runtime_bench.detect import open_detector, torch_detector
+from runtime_bench.devices import list_devices, open_device
 from runtime_bench.draw import draw_detections
 from runtime_bench.drift import References
 from runtime_bench.evaluate import evaluate, protocol
@@ -34,6 +35,7 @@ from runtime_bench.peers import open_peer
 from runtime_bench.profile import RUNS as PROFILE_RUNS
 from runtime_bench.profile import profile_artifact, write_profile
 from runtime_bench.record import Result, read_results, write_results
+from runtime_bench.remote import DeviceRuns, benchmark_on
 from runtime_bench.report import changes_table, exports_table, profile_tables, results_table, speeds_table
 from runtime_bench.roofline import processor
 from runtime_bench.samples import PORTRAIT, sample_set
@@ -58,12 +60,17 @@ def main() -> int:
     run.add_argument(
         "--peer", action="append", default=[], metavar="NAME=FILE", help="YuNet, SCRFD (.onnx) or a public RetinaFace (.pth), beside them"
     )
+    run.add_argument(
+        "--device", action="append", metavar="NAME", help="where to run: local, qemu:CPU; several if repeated (default: local)"
+    )
     run.add_argument("--resume", action="store_true", help="keep what the records hold already of the same measurement: go on after Ctrl-C")
     run.add_argument("--compare", type=Path, metavar="FILE", help="earlier records; exit code 1 where the following limits are passed")
     run.add_argument(
         "--max-slower", type=_limit, default=10.0, metavar="PERCENT", help="of the median, beyond noise (default: %(default)s)"
     )
     run.add_argument("--max-loss", type=_limit, default=0.5, metavar="POINTS", help="of AP, beyond noise (default: %(default)s)")
+
+    commands.add_parser("devices", help="where artifacts can be run", description="What --device can name here, and what it is.")
 
     judge = commands.add_parser(
         "evaluate",
@@ -131,9 +138,15 @@ def main() -> int:
     )
 
     args = parser.parse_args()
-    return {"compare": _compare, "exports": _exports, "run": _run, "evaluate": _evaluate, "detect": _detect, "profile": _profile}[
-        args.command
-    ](args)
+    return {
+        "compare": _compare,
+        "devices": _devices,
+        "exports": _exports,
+        "run": _run,
+        "evaluate": _evaluate,
+        "detect": _detect,
+        "profile": _profile,
+    }[args.command](args)
 
 
 def _add_dataset(parser: argparse.ArgumentParser) -> None:
@@ -195,29 +208,43 @@ def _run(args: argparse.Namespace) -> int:
             failed = True
             print(f"error: {error}", file=sys.stderr)
     check_checkpoints(before, artifacts)
-    earlier = {result.artifact: result for result in read_results(args.json)} if args.resume and args.json.exists() else {}
+    recorded = read_results(args.json) if args.resume and args.json.exists() else []
+    earlier = {(result.artifact, result.device): result for result in recorded}
+    devices = [open_device(name) for name in dict.fromkeys(args.device or ["local"])]
     shared = (references, args.threads, args.runs)
-    measurements = {artifact.name: partial(benchmark, artifact, *shared) for artifact in artifacts}
-    for peer in peers:  # in every scaling that the artifacts have
-        sizes = dict.fromkeys(artifact.manifest.input.size for artifact in artifacts)
-        measurements |= {peer.title(size): partial(benchmark_peer, peer, size, *shared) for size in sizes}
-    results: dict[str, Result] = {}
+    measurements: dict[tuple[str, str], Callable[..., Iterator[Result]]] = {}
+    if any(device.name == "local" for device in devices):
+        measurements |= {(artifact.name, "local"): partial(benchmark, artifact, *shared) for artifact in artifacts}
+        for peer in peers:  # in every scaling that the artifacts have
+            sizes = dict.fromkeys(artifact.manifest.input.size for artifact in artifacts)
+            measurements |= {(peer.title(size), "local"): partial(benchmark_peer, peer, size, *shared) for size in sizes}
+    elsewhere = [device for device in devices if device.name != "local"]
+    if elsewhere and artifacts:
+        runs = DeviceRuns(artifacts, elsewhere, references.dataset, args.json.parent / "outputs", args.resume)
+        measurements |= {
+            (artifact.name, device.name): partial(benchmark_on, device, artifact, runs, references)
+            for artifact in artifacts
+            for device in elsewhere
+        }
+    results: dict[tuple[str, str], Result] = {}
     done = False
     try:
-        for name, measure in measurements.items():
+        for key, measure in measurements.items():
             try:
-                for result in measure(earlier.get(name)):
-                    results[name] = result
+                for result in measure(earlier.get(key)):
+                    results[key] = result
                     # What this run has not come to yet stays in the file: it says itself which measurement it is of.
                     rest = [earlier[other] for other in measurements if other in earlier and other not in results]
                     write_results(args.json, [*results.values(), *rest])
-                failed |= bool(results[name].failed_images)
+                failed |= bool(results[key].failed_images)
             except UserError as error:
                 failed = True
-                earlier.pop(name, None)
-                print(f"error: {error}", file=sys.stderr)
+                earlier.pop(key, None)
+                print(f"error: {error}" if key[1] == "local" else f"error: {key[1]}: {error}", file=sys.stderr)
         done = True
     finally:  # also after Ctrl-C
+        if elsewhere and artifacts:
+            runs.close()
         if results:
             print(results_table(list(results.values())))
             print(f"records: {args.json}{'' if done else ' (incomplete; --resume goes on from there)'}")
@@ -227,6 +254,12 @@ def _run(args: argparse.Namespace) -> int:
         if any(change.beyond_limit for change in changes) and not failed:
             return 1
     return 2 if failed else 0
+
+
+def _devices(_: argparse.Namespace) -> int:
+    for name, description in list_devices():
+        print(f"{name:<20} {description}")
+    return 0
 
 
 def _exports(args: argparse.Namespace) -> int:

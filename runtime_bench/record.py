@@ -128,6 +128,20 @@ class Drift(Struct, frozen=True, forbid_unknown_fields=True):
     """The photographs that changed most, most first."""
 
 
+class DeviceDrift(Struct, frozen=True, forbid_unknown_fields=True):
+    """How an artifact on another device differs from itself on this machine, with the same photographs."""
+
+    machine: str
+    """This one."""
+    scores: float
+    """Largest difference over all anchors."""
+    boxes_px: float
+    landmarks_px: float
+    """Pixels of the network's input, as the line before."""
+    drift: Drift
+    """Of detections."""
+
+
 class Result(Struct, frozen=True, forbid_unknown_fields=True):
     """What one artifact costs and finds. Everything from :attr:`images` on is ``None`` or 0 until the evaluation has been through."""
 
@@ -143,6 +157,7 @@ class Result(Struct, frozen=True, forbid_unknown_fields=True):
     """What has run the artifact. Something that stands in for the artifact's own runtime has a name of its own, and measures no costs."""
     runtime_version: str
     device: str
+    """``local``, or as ``--device`` takes it."""
     machine: str
     """The processor's name."""
     threads: int
@@ -169,6 +184,7 @@ class Result(Struct, frozen=True, forbid_unknown_fields=True):
     drop_interval: SubsetInterval | None = None
     """Between which bounds :attr:`drop` lies, as far as the choice of photographs goes."""
     drift: Drift | None = None
+    device_drift: DeviceDrift | None = None
     first_run_ms: float | None = None
     """The run after loading."""
     images_per_s: float | None = None

@@ -20,7 +20,7 @@ def results_table(results: Sequence[Result]) -> str:
     headers = ["artifact", "MB", "median ms", "p10", "p90", "p99", "min", "peak MB", "image ms", "images", *SUBSETS, "drop e / m / h"]
     rows = [
         [
-            result.artifact,
+            _named(result),
             f"{result.size_bytes / 1e6:.2f}",
             *(_figure(result.latency_ms and getattr(result.latency_ms, field), 1, 1) for field in ("median", "p10", "p90", "p99", "min")),
             _figure(result.peak_memory_bytes, 1e-6, 0),
@@ -32,11 +32,11 @@ def results_table(results: Sequence[Result]) -> str:
         for result in results
     ]
     lines = [tabulate(rows, headers, colalign=("left", *["right"] * (len(headers) - 1)), disable_numparse=True)]
-    lines += _speed_table(results) + drift_tables(results)
+    lines += _speed_table(results) + drift_tables(results) + _device_table(results)
     for describe in (_weights, _latency, _accuracy):
         said = {}
         for result in results:
-            said.setdefault(describe(result), []).append(result.artifact)
+            said.setdefault(describe(result), []).append(_named(result))
         # Name the artifacts only where not all of them share the condition.
         lines += [text if len(said) == 1 else f"{text} [{', '.join(names)}]" for text, names in said.items()]
     return "\n".join(lines)
@@ -46,7 +46,7 @@ def _speed_table(results: Sequence[Result]) -> list[str]:
     headers = ["speed", "load ms", "first run ms", "images / s", "GMACs", "bound ms", "reached %"]
     rows = [
         [
-            result.artifact,
+            _named(result),
             _figure(result.load_ms, 1, 0),
             _figure(result.first_run_ms, 1, 1),
             _figure(result.images_per_s, 1, 1),
@@ -75,7 +75,7 @@ def drift_tables(results: Sequence[Result]) -> list[str]:
     """What changed against FP32 torch, in a table of its own; nothing where nothing was evaluated."""
     headers = ["against FP32 torch", *(f"drop {subset}" for subset in SUBSETS)]
     headers += ["box IoU", "95 %", "score", "95 %", "landmarks %", "95 %", "faces found", "lost", "gained"]
-    rows = [[result.artifact, *_drops(result), *_drift(result.drift)] for result in results if result.drift]
+    rows = [[_named(result), *_drops(result), *_drift(result.drift)] for result in results if result.drift]
     if not rows:
         return []
     return [
@@ -85,6 +85,33 @@ def drift_tables(results: Sequence[Result]) -> list[str]:
         "artifact's score threshold, mean, and what 95 % are no worse than; landmarks in percent of the face's size; faces found: above it",
         "",
     ]
+
+
+def _device_table(results: Sequence[Result]) -> list[str]:
+    headers = ["against itself on this machine", "scores", "boxes px", "landmarks px", "box IoU", "score", "lost", "gained"]
+    rows = [
+        [
+            _named(result),
+            *(f"{value:.1e}" for value in (result.device_drift.scores, result.device_drift.boxes_px, result.device_drift.landmarks_px)),
+            _figure(result.device_drift.drift.box_iou and result.device_drift.drift.box_iou.mean, 1, 6),
+            _figure(result.device_drift.drift.score and result.device_drift.drift.score.mean, 1, 6),
+            str(sum(size.lost for size in result.device_drift.drift.sizes)),
+            str(sum(size.gained for size in result.device_drift.drift.sizes)),
+        ]
+        for result in results
+        if result.device_drift
+    ]
+    if not rows:
+        return []
+    return [
+        tabulate(rows, headers, colalign=("left", *["right"] * (len(headers) - 1)), disable_numparse=True),
+        "scores, boxes, landmarks: largest difference over all anchors, pixels of the network's input; box IoU, score: of detections, mean",
+        "",
+    ]
+
+
+def _named(result: Result) -> str:
+    return result.artifact if result.device == "local" else f"{result.artifact} on {result.device}"
 
 
 def _drops(result: Result) -> list[str]:
@@ -243,6 +270,8 @@ def _weights(result: Result) -> str:
 
 
 def _latency(result: Result) -> str:
+    if result.latency_ms is None and result.device.startswith("qemu:"):
+        return f"latency: none, {result.machine}: {result.runtime} {result.runtime_version}"
     if result.latency_ms is None:
         return f"latency: not measured here, where {result.runtime} ({result.runtime_version}) stands in; image ms: pre- and postprocessing"
     height, width = result.latency_input

@@ -1,0 +1,220 @@
+"""Artifacts on another device: prepared photographs go there a few at a time, the network's outputs come back and are judged here.
+
+Outputs are kept, a file for each photograph, so that a device that is lost costs only what it was working on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from model.anchors import make_anchors
+from model.artifact import MANIFEST, Artifact
+from model.errors import UserError
+from model.files import atomic_file, sha256
+from model.postprocess import decode_boxes, decode_landmarks
+from model.preprocess import load_image, prepare
+from runtime_bench.benchmark import DYNAMIC_LATENCY_SIZE, inputs_digest, is_finished
+from runtime_bench.detect import FaceDetector
+from runtime_bench.devices import Device
+from runtime_bench.devices.local import Local
+from runtime_bench.drift import References, ap_drop, drop_interval, measure_drift
+from runtime_bench.evaluate import evaluate, protocol
+from runtime_bench.record import DeviceDrift, Result
+from runtime_bench.runtimes import Outputs
+from runtime_bench.widerface import WiderFace
+
+SHARD = 6
+"""Photographs that go at a time."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A runtime that knows the answers: outputs that another device gave for the same tensors."""
+
+    folder: Path
+    name: str
+    version: str
+    simulated: bool = False
+
+    def run(self, tensor: np.ndarray) -> Outputs:
+        with np.load(_file(self.folder, tensor)) as outputs:
+            return Outputs(*(outputs[name] for name in Outputs._fields))
+
+
+def _file(folder: Path, tensor: np.ndarray) -> Path:
+    return folder / f"{hashlib.sha256(np.ascontiguousarray(tensor)).hexdigest()}.npz"
+
+
+class DeviceRuns:
+    """Runs of artifacts on devices, made in the background, as many at a time as this machine has cores.
+
+    Args:
+        artifacts, devices: every one on every one, and on this machine to compare with.
+        dataset: the photographs.
+        cache: where outputs are kept.
+        resume: use those that are kept already.
+    """
+
+    def __init__(self, artifacts: Sequence[Artifact], devices: Sequence[Device], dataset: WiderFace, cache: Path, resume: bool) -> None:
+        pairs = list(itertools.product(artifacts, (*devices, Local())))
+        self._bar = tqdm(total=len(pairs) * len(dataset), desc="on devices", unit="image", disable=None, leave=False)
+        self._pool = ThreadPoolExecutor(min(min(device.workers for device in devices), cores()))
+        self._runs: dict[tuple[str, str], Future[Recorded]] = {
+            (artifact.name, device.name): self._pool.submit(self._run, artifact, device, dataset, cache, resume)
+            for artifact, device in pairs
+        }
+
+    def of(self, artifact: Artifact, device: str) -> Recorded:
+        """Waits for the run; a :class:`UserError` where it failed."""
+        return self._runs[artifact.name, device].result()
+
+    def close(self) -> None:
+        """Give up what has not begun."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._bar.close()
+
+    def _run(self, artifact: Artifact, device: Device, dataset: WiderFace, cache: Path, resume: bool) -> Recorded:
+        digest = hashlib.sha256(f"{sha256(artifact.path / MANIFEST)} {device.describe()}".encode()).hexdigest()
+        folder = cache / f"{artifact.name}-{device.name.replace(':', '-')}-{digest[:12]}"
+        if not resume:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        size = artifact.manifest.input.size
+        artifact_there = device.push(artifact.path)
+        with tempfile.TemporaryDirectory() as temporary:
+            inputs, outputs = Path(temporary) / "inputs.npy", Path(temporary) / "outputs.npz"
+            # Photographs at their own size do not go into one array.
+            for names in itertools.batched(dataset.faces, SHARD if size else 1):
+                tensors = [tensor for tensor in _tensors(names, artifact, dataset) if not _file(folder, tensor).exists()]
+                if tensors:
+                    np.save(inputs, np.concatenate(tensors))
+                    inputs_there = device.push(inputs)
+                    outputs_there = f"{inputs_there}.npz"
+                    device.run([*device.python, "-m", "runtime_bench.forward", artifact_there, inputs_there, outputs_there])
+                    device.pull(outputs_there, outputs)
+                    _keep(folder, tensors, outputs)
+                self._bar.update(len(names))
+        kept = next(folder.glob("*.npz"), None)
+        if kept is None:
+            raise UserError(f"none of the {len(dataset)} images under {dataset.images} could be read")
+        with np.load(kept) as outputs_of_one:
+            return Recorded(folder, *outputs_of_one["runtime"].tolist())
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _tensors(names: Sequence[str], artifact: Artifact, dataset: WiderFace) -> Iterator[np.ndarray]:
+    for name in names:
+        try:
+            image = load_image(dataset.images / name)
+        except UserError:
+            continue  # the evaluation will say so
+        yield prepare(image, artifact.manifest.input, artifact.manifest.input.size).tensor
+
+
+def _keep(folder: Path, tensors: Sequence[np.ndarray], outputs: Path) -> None:
+    """A file for each photograph; each appears whole or not at all."""
+    with np.load(outputs) as values:
+        of_all, runtime = {name: values[name] for name in Outputs._fields}, values["runtime"]
+    if any(len(of_one) != len(tensors) for of_one in of_all.values()):
+        raise UserError("a device gave outputs for another number of photographs than it was sent; run it again")
+    for index, tensor in enumerate(tensors):
+        with atomic_file(_file(folder, tensor)) as temporary:
+            np.savez(temporary, runtime=runtime, **{name: of_one[index] for name, of_one in of_all.items()})
+
+
+def benchmark_on(
+    device: Device, artifact: Artifact, runs: DeviceRuns, references: References, earlier: Result | None = None
+) -> Iterator[Result]:
+    """What an artifact finds on another device, against FP32 torch and against itself on this machine. No times: see the device.
+
+    Args:
+        device: one of those of ``runs``.
+        artifact: what to judge.
+        runs: has it running.
+        references: the evaluation set, and what FP32 torch finds in it.
+        earlier: a result of the same measurement, or of another one.
+
+    Raises:
+        UserError: it cannot be run there, or no image can be read.
+    """
+    manifest = artifact.manifest
+    inputs = inputs_digest(artifact.name, f"{sha256(artifact.path / MANIFEST)} {device.describe()}", references, 1, 0)
+    if earlier is not None and earlier.inputs == inputs and is_finished(earlier):
+        yield earlier
+        return
+    there, here = runs.of(artifact, device.name), runs.of(artifact, "local")
+    found, found_here = (
+        evaluate(FaceDetector(recorded, manifest.input, manifest.anchors, manifest.input.size), references.dataset, artifact.name)
+        for recorded in (there, here)
+    )
+    reference = references.of(artifact)
+    score = manifest.thresholds.score
+    yield Result(
+        artifact=artifact.name,
+        variant=manifest.variant,
+        dcn=manifest.dcn,
+        precision=manifest.precision,
+        format=manifest.format,
+        weights=manifest.weights,
+        checkpoint=manifest.reference.sha256,
+        runtime=there.name,
+        runtime_version=there.version,
+        device=device.name,
+        machine=device.describe(),
+        threads=1,
+        size_bytes=manifest.model.size_bytes,
+        load_ms=None,
+        latency_ms=None,
+        latency_input=manifest.input.size or DYNAMIC_LATENCY_SIZE,
+        peak_memory_bytes=None,
+        protocol=protocol(manifest.input.size),
+        dataset=references.dataset.title,
+        dataset_digest=references.digest,
+        images=len(found.detections),
+        failed_images=found.failed,
+        ap=found.ap,
+        ap_reference=reference.ap,
+        drop=ap_drop(reference.ap, found.ap),
+        drop_interval=drop_interval(references.dataset, reference, found),
+        drift=measure_drift(references.dataset, reference, found, score),
+        device_drift=DeviceDrift(
+            Local().describe(),
+            *_largest_differences(artifact, there, here, [references.dataset.images / name for name in found.detections]),
+            measure_drift(references.dataset, found_here, found, score),
+        ),
+        inputs=inputs,
+    )
+
+
+def _largest_differences(artifact: Artifact, there: Recorded, here: Recorded, photographs: Sequence[Path]) -> tuple[float, float, float]:
+    """Over all anchors: scores, and boxes and landmarks in pixels of the network's input."""
+    spec, size = artifact.manifest.anchors, artifact.manifest.input.size
+    largest = [0.0, 0.0, 0.0]
+    for path in photographs:
+        tensor = prepare(load_image(path), artifact.manifest.input, size).tensor
+        anchors = make_anchors(*tensor.shape[2:], spec.strides, spec.min_sizes)
+        decoded = [
+            (
+                outputs.scores,
+                decode_boxes(outputs.box_deltas, anchors, spec.variances),
+                decode_landmarks(outputs.landmark_deltas, anchors, spec.variances),
+            )
+            for outputs in (there.run(tensor), here.run(tensor))
+        ]
+        largest = [max(worst, float(np.abs(one - other).max())) for worst, one, other in zip(largest, *decoded, strict=True)]
+    return tuple(largest)
