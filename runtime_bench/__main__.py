@@ -61,7 +61,7 @@ def main() -> int:
         "--peer", action="append", default=[], metavar="NAME=FILE", help="YuNet, SCRFD (.onnx) or a public RetinaFace (.pth), beside them"
     )
     run.add_argument(
-        "--device", action="append", metavar="NAME", help="where to run: local, qemu:CPU; several if repeated (default: local)"
+        "--device", action="append", metavar="NAME", help="where to run: local, qemu:CPU, adb:SERIAL; several if repeated (default: local)"
     )
     run.add_argument("--resume", action="store_true", help="keep what the records hold already of the same measurement: go on after Ctrl-C")
     run.add_argument("--compare", type=Path, metavar="FILE", help="earlier records; exit code 1 where the following limits are passed")
@@ -197,6 +197,8 @@ def _compare(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     if twice := [name for name, count in Counter(path.resolve().name for path in args.artifacts).items() if count > 1]:
         raise UserError(f"two artifacts are called {twice[0]}; measure them into records of their own (--json)")
+    if args.peer and "local" not in (args.device or ["local"]):
+        raise UserError("--peer is measured on this machine; add --device local")
     before = read_results(args.compare) if args.compare else []
     references = References(_open_dataset(args))
     peers = [open_peer(text) for text in args.peer]
@@ -220,7 +222,7 @@ def _run(args: argparse.Namespace) -> int:
             measurements |= {(peer.title(size), "local"): partial(benchmark_peer, peer, size, *shared) for size in sizes}
     elsewhere = [device for device in devices if device.name != "local"]
     if elsewhere and artifacts:
-        runs = DeviceRuns(artifacts, elsewhere, references.dataset, args.json.parent / "outputs", args.resume)
+        runs = DeviceRuns(artifacts, elsewhere, references.dataset, args.json.parent / "outputs", args.resume, args.threads, args.runs)
         measurements |= {
             (artifact.name, device.name): partial(benchmark_on, device, artifact, runs, references)
             for artifact in artifacts

@@ -19,13 +19,14 @@ from model.artifact import MANIFEST, Artifact, Manifest
 from model.files import sha256
 from model.preprocess import load_image, prepare
 from runtime_bench.detect import FaceDetector, artifact_detector
-from runtime_bench.drift import References, ap_drop, drop_interval, measure_drift
+from runtime_bench.drift import References, drift_fields
 from runtime_bench.evaluate import Evaluation, evaluate, protocol
 from runtime_bench.latency import Measurement, measure_latency
 from runtime_bench.peers import Peer, PeerDetector, letterbox
-from runtime_bench.record import Result, Roofline
+from runtime_bench.record import Curve, Result, Roofline
 from runtime_bench.roofline import measure_peak, processor
 from runtime_bench.samples import PORTRAIT
+from runtime_bench.widerface import WiderFace, precision_recall
 
 DYNAMIC_LATENCY_SIZE = (640, 640)
 """Input that latency is measured on where the artifact takes any size."""
@@ -72,14 +73,8 @@ def benchmark(artifact: Artifact, references: References, threads: int, runs: in
     if is_finished(result):
         return
     result, evaluation = _accuracy(result, artifact_detector(artifact, threads=os.cpu_count() or 1), references)
-    reference = references.of(artifact)
-    yield msgspec.structs.replace(
-        result,
-        ap_reference=reference.ap,
-        drop=ap_drop(reference.ap, evaluation.ap),
-        drop_interval=drop_interval(references.dataset, reference, evaluation),
-        drift=measure_drift(references.dataset, reference, evaluation, artifact.manifest.thresholds.score),
-    )
+    drifted = drift_fields(references.dataset, references.of(artifact), evaluation, artifact.manifest.thresholds.score)
+    yield msgspec.structs.replace(result, **drifted)
 
 
 def benchmark_peer(
@@ -136,7 +131,14 @@ def _accuracy(result: Result, detector: FaceDetector | PeerDetector, references:
     print(f"{result.artifact}: AP on {len(references.dataset)} images ...", file=sys.stderr, flush=True)
     found = evaluate(detector, references.dataset, result.artifact)
     scored = {"images": len(found.detections), "failed_images": found.failed, "image_ms": found.image_ms, "ap": found.ap}
-    return msgspec.structs.replace(result, **scored), found
+    return msgspec.structs.replace(result, **scored, curves=curves(found, references.dataset)), found
+
+
+def curves(evaluation: Evaluation, dataset: WiderFace) -> tuple[Curve, ...]:
+    """Of the photographs that were evaluated."""
+    found = evaluation.detections
+    measured = precision_recall([dataset.faces[name] for name in found], list(found.values()))
+    return tuple(Curve(subset, *(tuple(np.round(values, 4).tolist()) for values in of_subset)) for subset, of_subset in measured.items())
 
 
 def _costs(artifact: Artifact, references: References, threads: int, runs: int, inputs: str) -> Result:

@@ -15,13 +15,15 @@ from model.cost import measure_cost
 from model.postprocess import Detections
 from runtime_bench.detect import torch_detector
 from runtime_bench.evaluate import Evaluation, evaluate
-from runtime_bench.record import Drift, ImageDrift, SizeDrift, Spread, SubsetAP, SubsetInterval
+from runtime_bench.record import Drift, Example, Faces, ImageDrift, SizeDrift, Spread, SubsetAP, SubsetInterval
 from runtime_bench.widerface import IOU, SUBSETS, GroundTruth, WiderFace, claim_faces, drop_intervals
 
 HEIGHTS = (0, 16, 32, 64, 128, 256)
 """Lower limits of the sizes that lost and gained faces are counted by, pixels of the photograph."""
 _LISTED = 20
 """Photographs named in the record."""
+_EXAMPLES = 3
+"""Those whose detections are in it."""
 
 
 class References:
@@ -97,6 +99,30 @@ def measure_drift(dataset: WiderFace, reference: Evaluation, found: Evaluation, 
         landmarks=_spread(landmarks, 95),
         sizes=_by_size(np.concatenate(sizes)),
         changed=tuple(sorted(images, key=lambda image: -image.change)[:_LISTED]),
+    )
+
+
+def drift_fields(dataset: WiderFace, reference: Evaluation, found: Evaluation, score_threshold: float) -> dict[str, object]:
+    """What a :class:`runtime_bench.record.Result` holds of the difference to its reference, by field."""
+    drift = measure_drift(dataset, reference, found, score_threshold)
+    examples = [
+        Example(image.name, *(_faces(side.detections[image.name], score_threshold) for side in (reference, found)))
+        for image in drift.changed[:_EXAMPLES]
+    ]
+    return {
+        "ap_reference": reference.ap,
+        "drop": ap_drop(reference.ap, found.ap),
+        "drop_interval": drop_interval(dataset, reference, found),
+        "drift": drift,
+        "examples": tuple(examples),
+    }
+
+
+def _faces(detections: Detections, threshold: float) -> Faces:
+    shown = detections.scores > threshold
+    return Faces(
+        tuple(tuple(round(float(side), 1) for side in box) for box in detections.boxes[shown]),
+        tuple(round(float(score), 3) for score in detections.scores[shown]),
     )
 
 

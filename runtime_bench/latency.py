@@ -27,6 +27,7 @@ from runtime_bench.record import Latency
 from runtime_bench.runtimes import open_runtime
 
 if TYPE_CHECKING:  # it imports torch
+    from runtime_bench.devices import Device
     from runtime_bench.peers import Peer
 
 WARMUP, RUNS, PROCESSES = 10, 50, 5
@@ -57,7 +58,12 @@ class _Process(msgspec.Struct, frozen=True):
 
 
 def measure_latency(
-    artifact: Artifact | Peer, tensor: np.ndarray, threads: int, runs: int = RUNS, processes: int = PROCESSES
+    artifact: Artifact | Peer,
+    tensor: np.ndarray,
+    threads: int,
+    runs: int = RUNS,
+    processes: int = PROCESSES,
+    device: Device | None = None,
 ) -> Measurement:
     """Run an artifact in fresh processes.
 
@@ -67,6 +73,7 @@ def measure_latency(
         threads: for the runtime.
         runs: measured ones, of all processes together.
         processes: how many; no more than runs.
+        device: where; this machine by default.
 
     Raises:
         UserError: with the process's own words, when one failed.
@@ -74,7 +81,7 @@ def measure_latency(
     shares = [len(share) for share in np.array_split(np.arange(runs), min(processes, runs))]
     measured: list[_Process] = []
     for share in shares:
-        said = in_clean_process("runtime_bench.latency", tensor, [artifact], threads, "--runs", share)
+        said = in_clean_process("runtime_bench.latency", tensor, [artifact], threads, "--runs", share, device=device)
         measured.append(msgspec.json.decode(said, type=_Process))
         if measured[0].load_ms is None:
             return Measurement(measured[0].runtime, measured[0].runtime_version)
@@ -91,11 +98,22 @@ def measure_latency(
     )
 
 
-def in_clean_process(module: str, tensor: np.ndarray, artifacts: Sequence[Artifact | Peer], threads: int, *options: object) -> str:
+def in_clean_process(
+    module: str,
+    tensor: np.ndarray,
+    artifacts: Sequence[Artifact | Peer],
+    threads: int,
+    *options: object,
+    device: Device | None = None,
+) -> str:
     """What ``python -m MODULE INPUT.npy ARTIFACT... --threads N OPTIONS`` prints; a :class:`UserError` with its own words if it fails."""
     with tempfile.TemporaryDirectory() as folder:
-        np.save(Path(folder) / "input.npy", tensor)
-        command = [sys.executable, "-m", module, f"{folder}/input.npy", *(artifact.path for artifact in artifacts), "--threads", threads]
+        tensor_file = Path(folder) / "input.npy"
+        np.save(tensor_file, tensor)
+        if device is not None:
+            there = [device.push(path) for path in (tensor_file, *(artifact.path for artifact in artifacts))]
+            return device.run([*device.python, "-m", module, *there, "--threads", str(threads), *map(str, options)])
+        command = [sys.executable, "-m", module, tensor_file, *(artifact.path for artifact in artifacts), "--threads", threads]
         finished = subprocess.run([str(word) for word in (*command, *options)], capture_output=True, text=True)
     if finished.returncode:
         lines = finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"]

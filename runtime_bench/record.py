@@ -128,6 +128,31 @@ class Drift(Struct, frozen=True, forbid_unknown_fields=True):
     """The photographs that changed most, most first."""
 
 
+class Curve(Struct, frozen=True, forbid_unknown_fields=True):
+    """Precision over recall of one subset, each from 0 to 1; from the highest score down."""
+
+    subset: str
+    recall: tuple[float, ...]
+    precision: tuple[float, ...]
+
+
+class Faces(Struct, frozen=True, forbid_unknown_fields=True):
+    """Detections above the artifact's score threshold."""
+
+    boxes: tuple[tuple[float, float, float, float], ...]
+    """Left, top, right, bottom in pixels of the photograph."""
+    scores: tuple[float, ...]
+
+
+class Example(Struct, frozen=True, forbid_unknown_fields=True):
+    """A photograph that changed."""
+
+    name: str
+    before: Faces
+    """Of FP32 torch."""
+    after: Faces
+
+
 class DeviceDrift(Struct, frozen=True, forbid_unknown_fields=True):
     """How an artifact on another device differs from itself on this machine, with the same photographs."""
 
@@ -184,6 +209,9 @@ class Result(Struct, frozen=True, forbid_unknown_fields=True):
     drop_interval: SubsetInterval | None = None
     """Between which bounds :attr:`drop` lies, as far as the choice of photographs goes."""
     drift: Drift | None = None
+    curves: tuple[Curve, ...] = ()
+    examples: tuple[Example, ...] = ()
+    """Of those that changed most."""
     device_drift: DeviceDrift | None = None
     first_run_ms: float | None = None
     """The run after loading."""

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from tqdm import tqdm
 
@@ -24,12 +25,13 @@ from model.errors import UserError
 from model.files import atomic_file, sha256
 from model.postprocess import decode_boxes, decode_landmarks
 from model.preprocess import load_image, prepare
-from runtime_bench.benchmark import DYNAMIC_LATENCY_SIZE, inputs_digest, is_finished
+from runtime_bench.benchmark import DYNAMIC_LATENCY_SIZE, curves, inputs_digest, is_finished, latency_input
 from runtime_bench.detect import FaceDetector
 from runtime_bench.devices import Device
 from runtime_bench.devices.local import Local
-from runtime_bench.drift import References, ap_drop, drop_interval, measure_drift
+from runtime_bench.drift import References, drift_fields, measure_drift
 from runtime_bench.evaluate import evaluate, protocol
+from runtime_bench.latency import Measurement, measure_latency
 from runtime_bench.record import DeviceDrift, Result
 from runtime_bench.runtimes import Outputs
 from runtime_bench.widerface import WiderFace
@@ -45,6 +47,8 @@ class Recorded:
     folder: Path
     name: str
     version: str
+    costs: Measurement
+    """What the network costs there; nothing where times mean nothing."""
     simulated: bool = False
 
     def run(self, tensor: np.ndarray) -> Outputs:
@@ -64,15 +68,25 @@ class DeviceRuns:
         dataset: the photographs.
         cache: where outputs are kept.
         resume: use those that are kept already.
+        threads, runs: of latency measurements.
     """
 
-    def __init__(self, artifacts: Sequence[Artifact], devices: Sequence[Device], dataset: WiderFace, cache: Path, resume: bool) -> None:
+    def __init__(
+        self,
+        artifacts: Sequence[Artifact],
+        devices: Sequence[Device],
+        dataset: WiderFace,
+        cache: Path,
+        resume: bool,
+        threads: int,
+        runs: int,
+    ) -> None:
+        self._dataset, self._cache, self._resume, self.how = dataset, cache, resume, (threads, runs)
         pairs = list(itertools.product(artifacts, (*devices, Local())))
         self._bar = tqdm(total=len(pairs) * len(dataset), desc="on devices", unit="image", disable=None, leave=False)
         self._pool = ThreadPoolExecutor(min(min(device.workers for device in devices), cores()))
         self._runs: dict[tuple[str, str], Future[Recorded]] = {
-            (artifact.name, device.name): self._pool.submit(self._run, artifact, device, dataset, cache, resume)
-            for artifact, device in pairs
+            (artifact.name, device.name): self._pool.submit(self._run, artifact, device) for artifact, device in pairs
         }
 
     def of(self, artifact: Artifact, device: str) -> Recorded:
@@ -84,12 +98,14 @@ class DeviceRuns:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._bar.close()
 
-    def _run(self, artifact: Artifact, device: Device, dataset: WiderFace, cache: Path, resume: bool) -> Recorded:
-        digest = hashlib.sha256(f"{sha256(artifact.path / MANIFEST)} {device.describe()}".encode()).hexdigest()
-        folder = cache / f"{artifact.name}-{device.name.replace(':', '-')}-{digest[:12]}"
-        if not resume:
+    def _run(self, artifact: Artifact, device: Device) -> Recorded:
+        dataset = self._dataset
+        digest = hashlib.sha256(f"{sha256(artifact.path / MANIFEST)} {device.describe()} {self.how}".encode()).hexdigest()
+        folder = self._cache / f"{artifact.name}-{device.name.replace(':', '-')}-{digest[:12]}"
+        if not self._resume:
             shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
+        costs = self._costs(artifact, device, folder / "costs.json")
         size = artifact.manifest.input.size
         artifact_there = device.push(artifact.path)
         with tempfile.TemporaryDirectory() as temporary:
@@ -103,13 +119,26 @@ class DeviceRuns:
                     outputs_there = f"{inputs_there}.npz"
                     device.run([*device.python, "-m", "runtime_bench.forward", artifact_there, inputs_there, outputs_there])
                     device.pull(outputs_there, outputs)
+                    device.drop(outputs_there)
+                    device.drop(inputs_there)
                     _keep(folder, tensors, outputs)
                 self._bar.update(len(names))
         kept = next(folder.glob("*.npz"), None)
         if kept is None:
             raise UserError(f"none of the {len(dataset)} images under {dataset.images} could be read")
         with np.load(kept) as outputs_of_one:
-            return Recorded(folder, *outputs_of_one["runtime"].tolist())
+            return Recorded(folder, *outputs_of_one["runtime"].tolist(), costs)
+
+    def _costs(self, artifact: Artifact, device: Device, file: Path) -> Measurement:
+        """Measured where nothing else of ours runs meanwhile: devices with times have one worker."""
+        if not device.has_times or device.name == "local":
+            return Measurement("", "")
+        if not file.exists():
+            threads, runs = self.how
+            measured = measure_latency(artifact, latency_input(artifact.manifest), threads, runs, device=device)
+            with atomic_file(file) as temporary:
+                temporary.write_bytes(msgspec.json.encode(measured))
+        return msgspec.json.decode(file.read_bytes(), type=Measurement)
 
 
 def cores() -> int:
@@ -140,7 +169,7 @@ def _keep(folder: Path, tensors: Sequence[np.ndarray], outputs: Path) -> None:
 def benchmark_on(
     device: Device, artifact: Artifact, runs: DeviceRuns, references: References, earlier: Result | None = None
 ) -> Iterator[Result]:
-    """What an artifact finds on another device, against FP32 torch and against itself on this machine. No times: see the device.
+    """What an artifact costs and finds on another device, against FP32 torch and against itself on this machine.
 
     Args:
         device: one of those of ``runs``.
@@ -153,7 +182,7 @@ def benchmark_on(
         UserError: it cannot be run there, or no image can be read.
     """
     manifest = artifact.manifest
-    inputs = inputs_digest(artifact.name, f"{sha256(artifact.path / MANIFEST)} {device.describe()}", references, 1, 0)
+    inputs = inputs_digest(artifact.name, f"{sha256(artifact.path / MANIFEST)} {device.describe()}", references, *runs.how)
     if earlier is not None and earlier.inputs == inputs and is_finished(earlier):
         yield earlier
         return
@@ -162,7 +191,6 @@ def benchmark_on(
         evaluate(FaceDetector(recorded, manifest.input, manifest.anchors, manifest.input.size), references.dataset, artifact.name)
         for recorded in (there, here)
     )
-    reference = references.of(artifact)
     score = manifest.thresholds.score
     yield Result(
         artifact=artifact.name,
@@ -176,22 +204,22 @@ def benchmark_on(
         runtime_version=there.version,
         device=device.name,
         machine=device.describe(),
-        threads=1,
+        threads=runs.how[0],
         size_bytes=manifest.model.size_bytes,
-        load_ms=None,
-        latency_ms=None,
+        load_ms=there.costs.load_ms,
+        latency_ms=there.costs.latency_ms,
         latency_input=manifest.input.size or DYNAMIC_LATENCY_SIZE,
-        peak_memory_bytes=None,
+        peak_memory_bytes=there.costs.peak_memory_bytes,
+        first_run_ms=there.costs.first_run_ms,
+        images_per_s=there.costs.images_per_s,
         protocol=protocol(manifest.input.size),
         dataset=references.dataset.title,
         dataset_digest=references.digest,
         images=len(found.detections),
         failed_images=found.failed,
         ap=found.ap,
-        ap_reference=reference.ap,
-        drop=ap_drop(reference.ap, found.ap),
-        drop_interval=drop_interval(references.dataset, reference, found),
-        drift=measure_drift(references.dataset, reference, found, score),
+        **drift_fields(references.dataset, references.of(artifact), found, score),
+        curves=curves(found, references.dataset),
         device_drift=DeviceDrift(
             Local().describe(),
             *_largest_differences(artifact, there, here, [references.dataset.images / name for name in found.detections]),

@@ -20,7 +20,7 @@ def results_table(results: Sequence[Result]) -> str:
     headers = ["artifact", "MB", "median ms", "p10", "p90", "p99", "min", "peak MB", "image ms", "images", *SUBSETS, "drop e / m / h"]
     rows = [
         [
-            _named(result),
+            named(result),
             f"{result.size_bytes / 1e6:.2f}",
             *(_figure(result.latency_ms and getattr(result.latency_ms, field), 1, 1) for field in ("median", "p10", "p90", "p99", "min")),
             _figure(result.peak_memory_bytes, 1e-6, 0),
@@ -33,20 +33,26 @@ def results_table(results: Sequence[Result]) -> str:
     ]
     lines = [tabulate(rows, headers, colalign=("left", *["right"] * (len(headers) - 1)), disable_numparse=True)]
     lines += _speed_table(results) + drift_tables(results) + _device_table(results)
-    for describe in (_weights, _latency, _accuracy):
-        said = {}
-        for result in results:
-            said.setdefault(describe(result), []).append(_named(result))
-        # Name the artifacts only where not all of them share the condition.
-        lines += [text if len(said) == 1 else f"{text} [{', '.join(names)}]" for text, names in said.items()]
+    lines += conditions(results)
     return "\n".join(lines)
+
+
+def conditions(results: Sequence[Result]) -> list[str]:
+    """How the figures were obtained; artifacts are named only where not all of them share a condition."""
+    lines = []
+    for describe in (_weights, _latency, _accuracy):
+        said: dict[str, list[str]] = {}
+        for result in results:
+            said.setdefault(describe(result), []).append(named(result))
+        lines += [text if len(said) == 1 else f"{text} [{', '.join(names)}]" for text, names in said.items()]
+    return lines
 
 
 def _speed_table(results: Sequence[Result]) -> list[str]:
     headers = ["speed", "load ms", "first run ms", "images / s", "GMACs", "bound ms", "reached %"]
     rows = [
         [
-            _named(result),
+            named(result),
             _figure(result.load_ms, 1, 0),
             _figure(result.first_run_ms, 1, 1),
             _figure(result.images_per_s, 1, 1),
@@ -75,7 +81,7 @@ def drift_tables(results: Sequence[Result]) -> list[str]:
     """What changed against FP32 torch, in a table of its own; nothing where nothing was evaluated."""
     headers = ["against FP32 torch", *(f"drop {subset}" for subset in SUBSETS)]
     headers += ["box IoU", "95 %", "score", "95 %", "landmarks %", "95 %", "faces found", "lost", "gained"]
-    rows = [[_named(result), *_drops(result), *_drift(result.drift)] for result in results if result.drift]
+    rows = [[named(result), *_drops(result), *_drift(result.drift)] for result in results if result.drift]
     if not rows:
         return []
     return [
@@ -91,7 +97,7 @@ def _device_table(results: Sequence[Result]) -> list[str]:
     headers = ["against itself on this machine", "scores", "boxes px", "landmarks px", "box IoU", "score", "lost", "gained"]
     rows = [
         [
-            _named(result),
+            named(result),
             *(f"{value:.1e}" for value in (result.device_drift.scores, result.device_drift.boxes_px, result.device_drift.landmarks_px)),
             _figure(result.device_drift.drift.box_iou and result.device_drift.drift.box_iou.mean, 1, 6),
             _figure(result.device_drift.drift.score and result.device_drift.drift.score.mean, 1, 6),
@@ -110,14 +116,15 @@ def _device_table(results: Sequence[Result]) -> list[str]:
     ]
 
 
-def _named(result: Result) -> str:
+def named(result: Result) -> str:
+    """Of the artifact, and of the device if it is another than this machine."""
     return result.artifact if result.device == "local" else f"{result.artifact} on {result.device}"
 
 
 def _drops(result: Result) -> list[str]:
     intervals = [getattr(result.drop_interval, subset) if result.drop_interval else None for subset in SUBSETS]
     return [
-        f"{drop} [{', '.join(_rounded(bound, '+') for bound in interval)}]" if interval else drop
+        f"{drop} [{', '.join(rounded(bound, '+') for bound in interval)}]" if interval else drop
         for drop, interval in zip(_percent(result.drop, sign="+"), intervals, strict=True)
     ]
 
@@ -142,7 +149,7 @@ def changes_table(changes: Sequence[Change], earlier: Path) -> str:
             change.figure,
             f"{change.before:.2f} {change.unit}".strip(),
             f"{change.after:.2f} {change.unit}".strip(),
-            f"{100 * (change.after / change.before - 1):+.1f} %" if change.unit else _rounded(change.after - change.before, "+"),
+            f"{100 * (change.after / change.before - 1):+.1f} %" if change.unit else rounded(change.after - change.before, "+"),
             "beyond the limit" if change.beyond_limit else "",
         ]
         for change in shown
@@ -257,10 +264,11 @@ def _figure(value: float | None, unit: float, digits: int) -> str:
 
 def _percent(ap: SubsetAP | None, sign: str = "") -> list[str]:
     values = [getattr(ap, subset) if ap else None for subset in SUBSETS]
-    return ["-" if value is None else _rounded(value, sign) for value in values]
+    return ["-" if value is None else rounded(value, sign) for value in values]
 
 
-def _rounded(value: float, sign: str = "") -> str:
+def rounded(value: float, sign: str = "") -> str:
+    """Two digits."""
     # A drop of -0.0001 is no gain to speak of: round first, and have no negative zero.
     return f"{round(value, 2) + 0.0:{sign}.2f}"
 

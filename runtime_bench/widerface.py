@@ -147,6 +147,24 @@ def average_precision(truth: Sequence[GroundTruth], detections: Sequence[Detecti
     return dict(zip(SUBSETS, _area(counts, _count_faces(truth).sum(axis=0)).tolist(), strict=True))
 
 
+_CURVE_POINTS = 100
+
+
+def precision_recall(truth: Sequence[GroundTruth], detections: Sequence[Detections]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Recall and precision at every tenth score level, for each name of :data:`SUBSETS` that has a face; arguments as those of
+    :func:`average_precision`."""
+    counts, faces = np.zeros((len(SUBSETS), LEVELS, 2)), _count_faces(truth).sum(axis=0)
+    for image in _walk_counts(truth, detections):
+        counts += image
+    step = LEVELS // _CURVE_POINTS
+    curves = {}
+    for subset, of_subset, total in zip(SUBSETS, counts[:, step - 1 :: step], faces, strict=True):
+        counted, hits = of_subset[of_subset[:, 0] > 0].T
+        if total:
+            curves[subset] = (hits / total, hits / counted)
+    return curves
+
+
 RESAMPLES = 1000
 MINIMUM_IMAGES = 10
 """With fewer, resampling sees too little of how photographs differ to speak of an interval."""

@@ -1,6 +1,7 @@
 """Devices: where an artifact can be run. A new one is a module here and a line in :func:`open_device`.
 
 ``local`` is this machine. ``qemu:CPU`` runs the runtimes' own ARM builds under emulation: what ARM kernels compute, and no times.
+``adb:SERIAL`` runs the same builds on a phone, without an app.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ class Device(Protocol):
     """Command that starts Python there, with this project's packages."""
     workers: int
     """How many commands may run at a time."""
+    has_times: bool
+    """Whether how long something takes there means anything."""
 
     def describe(self) -> str:
         """What it is, for the record's ``machine``."""
@@ -36,6 +39,10 @@ class Device(Protocol):
 
     def pull(self, there: str, here: Path) -> None:
         """Fetch a file."""
+        ...
+
+    def drop(self, there: str) -> None:
+        """Delete a file that is no longer needed."""
         ...
 
 
@@ -54,11 +61,15 @@ def open_device(name: str) -> Device:
         from runtime_bench.devices.qemu import Qemu
 
         return Qemu(which)
-    raise UserError(f"no device called {name!r}; local and qemu:CPU are known, see: python -m runtime_bench devices")
+    if kind == "adb" and which:
+        from runtime_bench.devices.adb import Adb
+
+        return Adb(which)
+    raise UserError(f"no device called {name!r}; local, qemu:CPU and adb:SERIAL are known, see: python -m runtime_bench devices")
 
 
 def list_devices() -> list[tuple[str, str]]:
     """Name and description of everything that is there or can be set up."""
-    from runtime_bench.devices import local, qemu
+    from runtime_bench.devices import adb, local, qemu
 
-    return [("local", local.Local().describe()), *qemu.listed()]
+    return [("local", local.Local().describe()), *qemu.listed(), *adb.listed()]

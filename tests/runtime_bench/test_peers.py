@@ -130,6 +130,12 @@ def test_rows_beside_an_artifacts(cli, artifact, peer, public_weights, tmp_path)
     assert (other.drop, other.drift, public.latency_ms) == (None, None, None)
 
 
+def test_peers_are_not_passed_over_on_other_devices(cli, artifact):
+    code, _, error = cli("runtime_bench", "run", artifact, "--peer", "a=b.onnx", "--device", "qemu:cortex-a53")
+    assert code == 2
+    assert "add --device local" in error_line(error)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_runtime_that_gives_no_numbers_has_failed(cli, artifact, tmp_path, monkeypatch, value):
     with pytest.raises(UserError, match="no numbers"):
