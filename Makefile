@@ -71,7 +71,7 @@ FIXED_SIZE = $(foreach precision,$(PRECISION),$(foreach size,$(filter-out dynami
 TFLITE_ARTIFACTS := $(call FIXED_SIZE,tflite)
 COREML_ARTIFACTS := $(call FIXED_SIZE,coreml)
 
-.PHONY: help all setup test test-accuracy golden test-android android-assets lint summary export-onnx bench-onnx export-tflite bench-tflite export-coreml bench-coreml bench-arm arm-record export-all bench-speed detect native bench-kernel data train-shipped bench-train lock clean FORCE
+.PHONY: help all setup test test-accuracy golden test-android android-assets lint summary export-onnx bench-onnx export-tflite bench-tflite export-coreml bench-coreml bench bench-report bench-arm arm-record export-all bench-speed detect native bench-kernel data train-shipped bench-train lock clean FORCE
 
 help: ## list the targets
 	@sed -n '/^#/!q;s/^# \{0,1\}//p;s/^#$$//p' Makefile
@@ -175,6 +175,14 @@ $(OUT)/artifacts/$(VARIANT)-$(FIXED_ROUTE)-%-coreml/detector.json: $(OUT)/choice
 bench-coreml: export-coreml ## the same for those; off macOS an evaluator runs them, and latency is not measured
 	$(PY) -m runtime_bench run $(COREML_ARTIFACTS) --threads $(THREADS) --json "$(OUT)/bench/coreml.json" $(BENCH_FLAGS) \
 	  $(if $(WIDER),--wider "$(WIDER)" $(if $(LIST),--list "$(LIST)")) $(if $(LIMIT),--limit $(LIMIT))
+
+bench: bench-onnx bench-tflite bench-coreml bench-arm bench-report ## all of these and the report
+
+bench-report: .venv/.ready ## build/bench/report.html, .md and .csv of the records that are there
+	@[ -n "$(RECORDS)" ] || { echo "error: no records in $(OUT)/bench; run: make bench-onnx" >&2; exit 2; }
+	$(PY) -m runtime_bench report $(RECORDS) --out "$(OUT)/bench" $(if $(WIDER),--wider "$(WIDER)")
+
+RECORDS = $(wildcard $(foreach name,onnx tflite coreml arm,$(OUT)/bench/$(name).json))
 
 # Photographs of 320 pixels: an emulated processor takes seconds for each.
 ARM := qemu:cortex-a53 qemu:cortex-a76 qemu:cortex-a710

@@ -30,6 +30,7 @@ from runtime_bench.draw import draw_detections
 from runtime_bench.drift import References
 from runtime_bench.evaluate import evaluate, protocol
 from runtime_bench.exports import Export, measure_exports, write_exports
+from runtime_bench.html_report import write_report
 from runtime_bench.latency import RUNS
 from runtime_bench.peers import open_peer
 from runtime_bench.profile import RUNS as PROFILE_RUNS
@@ -69,6 +70,16 @@ def main() -> int:
         "--max-slower", type=_limit, default=10.0, metavar="PERCENT", help="of the median, beyond noise (default: %(default)s)"
     )
     run.add_argument("--max-loss", type=_limit, default=0.5, metavar="POINTS", help="of AP, beyond noise (default: %(default)s)")
+
+    report = commands.add_parser(
+        "report",
+        help="records as one HTML page, Markdown and CSV",
+        description="Show records of any runs together; figures of other photographs or scalings stand apart.",
+        epilog="example: python -m runtime_bench report build/bench/*.json --wider WIDER_FACE",
+    )
+    report.add_argument("records", type=Path, nargs="+", metavar="JSON", help="records that `run` has written")
+    report.add_argument("--wider", type=Path, metavar="ROOT", help="to show photographs that changed (default: sample photographs)")
+    report.add_argument("--out", type=Path, default=Path("build/bench"), metavar="DIR", help="where to write (default: %(default)s)")
 
     commands.add_parser("devices", help="where artifacts can be run", description="What --device can name here, and what it is.")
 
@@ -146,6 +157,7 @@ def main() -> int:
         "evaluate": _evaluate,
         "detect": _detect,
         "profile": _profile,
+        "report": _report,
     }[args.command](args)
 
 
@@ -256,6 +268,16 @@ def _run(args: argparse.Namespace) -> int:
         if any(change.beyond_limit for change in changes) and not failed:
             return 1
     return 2 if failed else 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    results = {(result.artifact, result.device, result.protocol): result for path in args.records for result in read_results(path)}
+    if not results:
+        raise UserError(f"no record in {', '.join(map(str, args.records))}; run the benchmark first")
+    photographs = args.wider / "val" / "images" if args.wider else sample_set().images
+    for path in write_report(list(results.values()), photographs, args.out):
+        print(path)
+    return 0
 
 
 def _devices(_: argparse.Namespace) -> int:
