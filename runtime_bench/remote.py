@@ -82,21 +82,24 @@ class DeviceRuns:
         runs: int,
     ) -> None:
         self._dataset, self._cache, self._resume, self.how = dataset, cache, resume, (threads, runs)
-        pairs = list(itertools.product(artifacts, (*devices, Local())))
-        self._bar = tqdm(total=len(pairs) * len(dataset), desc="on devices", unit="image", disable=None, leave=False)
+        self._pairs = list(itertools.product(artifacts, (*devices, Local())))
         self._pool = ThreadPoolExecutor(min(min(device.workers for device in devices), cores()))
-        self._runs: dict[tuple[str, str], Future[Recorded]] = {
-            (artifact.name, device.name): self._pool.submit(self._run, artifact, device) for artifact, device in pairs
-        }
+        self._runs: dict[tuple[str, str], Future[Recorded]] = {}
+        self._bar: tqdm | None = None
 
     def of(self, artifact: Artifact, device: str) -> Recorded:
-        """Waits for the run; a :class:`UserError` where it failed."""
+        """Waits for the run; a :class:`UserError` where it failed. The first call starts them all: nothing before is disturbed."""
+        if not self._runs:
+            total = len(self._pairs) * len(self._dataset)
+            self._bar = tqdm(total=total, desc="on devices", unit="image", disable=None, leave=False)
+            self._runs = {(one.name, other.name): self._pool.submit(self._run, one, other) for one, other in self._pairs}
         return self._runs[artifact.name, device].result()
 
     def close(self) -> None:
         """Give up what has not begun."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def _run(self, artifact: Artifact, device: Device) -> Recorded:
         dataset = self._dataset

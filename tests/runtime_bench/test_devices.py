@@ -121,6 +121,17 @@ def test_outputs_for_another_number_of_photographs_are_refused(cli, arguments, p
     assert "another number of photographs" in error_line(progress)
 
 
+def test_nothing_runs_on_devices_while_latency_is_measured_here(cli, arguments, phone, monkeypatch):
+    from runtime_bench import benchmark
+
+    device, seen = phone(), []
+    original = benchmark.measure_latency
+    monkeypatch.setattr(benchmark, "measure_latency", lambda *args, **kw: (seen.append(device.pushed), original(*args, **kw))[1])
+    assert cli(*arguments, "--device", "local", "--runs", 1)[0] == 0
+    assert seen == [0]
+    assert device.shards == [2, 1]
+
+
 def test_forward_gives_what_the_runtime_gives(artifact, tmp_path):
     from model.artifact import open_artifact
     from runtime_bench.runtimes import open_runtime
