@@ -14,7 +14,7 @@ from model.artifact import AnchorSpec, Artifact, open_artifact
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.errors import UserError
 from model.postprocess import Detections, Thresholds, postprocess
-from model.preprocess import InputSpec, prepare
+from model.preprocess import InputSpec, NetworkInput, prepare
 from runtime_bench.runtimes import Runtime, open_runtime
 
 
@@ -23,8 +23,17 @@ class StageTimes:
     """Milliseconds of one photograph, decoding the file not included."""
 
     preprocess: float
+    """Of the processor: it may be done while the network runs on another photograph."""
     network: float
     postprocess: float
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A photograph as the network takes it."""
+
+    input: NetworkInput
+    ms: float
 
 
 @dataclass(frozen=True)
@@ -39,16 +48,24 @@ class FaceDetector:
 
     def detect(self, image: np.ndarray, thresholds: Thresholds) -> tuple[Detections, StageTimes]:
         """Find the faces of ``(H, W, 3)`` uint8 RGB; a :class:`UserError` where the runtime gives something that is no number."""
+        return self.find(self.prepare(image), thresholds)
+
+    def prepare(self, image: np.ndarray) -> Prepared:
+        """The first half of :meth:`detect`, which needs no network."""
+        start = time.thread_time()
+        return Prepared(prepare(image, self.input, self.size), 1e3 * (time.thread_time() - start))
+
+    def find(self, photograph: Prepared, thresholds: Thresholds) -> tuple[Detections, StageTimes]:
+        """The second half of :meth:`detect`."""
+        prepared = photograph.input
         start = time.perf_counter()
-        prepared = prepare(image, self.input, self.size)
-        prepared_at = time.perf_counter()
         outputs = self.runtime.run(prepared.tensor)
         run_at = time.perf_counter()
         check_finite(outputs, self.runtime.name)
         anchors = make_anchors(*prepared.tensor.shape[2:], self.anchors.strides, self.anchors.min_sizes)
         detections = postprocess(*outputs, anchors, self.anchors.variances, thresholds, (prepared.scale_x, prepared.scale_y))
         end = time.perf_counter()
-        return detections, StageTimes(*(1e3 * seconds for seconds in (prepared_at - start, run_at - prepared_at, end - run_at)))
+        return detections, StageTimes(photograph.ms, 1e3 * (run_at - start), 1e3 * (end - run_at))
 
 
 def check_finite(outputs: Sequence[np.ndarray], runtime: str) -> None:

@@ -21,8 +21,8 @@ from model.checkpoint import load_checkpoint
 from model.errors import UserError
 from model.files import sha256, size_bytes
 from model.postprocess import Detections, Thresholds
-from model.preprocess import InputSpec, prepare
-from runtime_bench.detect import FaceDetector, StageTimes, check_finite, torch_detector
+from model.preprocess import InputSpec, NetworkInput, prepare
+from runtime_bench.detect import FaceDetector, Prepared, StageTimes, check_finite, torch_detector
 from runtime_bench.runtimes.onnxruntime import OnnxFile
 
 STRIDES = (8, 16, 32)
@@ -90,17 +90,24 @@ class PeerDetector:
 
     def detect(self, image: np.ndarray, thresholds: Thresholds) -> tuple[Detections, StageTimes]:
         """Find the faces of ``(H, W, 3)`` uint8 RGB."""
-        start = time.perf_counter()
+        return self.find(self.prepare(image), thresholds)
+
+    def prepare(self, image: np.ndarray) -> Prepared:
+        start = time.thread_time()
         padded, scale = letterbox(image, self.size)
         tensor = prepare(padded, self.kind.input).tensor
-        prepared_at = time.perf_counter()
+        return Prepared(NetworkInput(tensor, *scale), 1e3 * (time.thread_time() - start))
+
+    def find(self, photograph: Prepared, thresholds: Thresholds) -> tuple[Detections, StageTimes]:
+        tensor, scale = photograph.input.tensor, (photograph.input.scale_x, photograph.input.scale_y)
+        start = time.perf_counter()
         outputs = self.runtime.run(tensor)
         run_at = time.perf_counter()
         check_finite(outputs, self.runtime.name)
         scores, boxes, landmarks = self.kind.decode(outputs, *tensor.shape[2:])
         detections = _suppress(scores, boxes / np.float32(scale * 2), landmarks / np.float32(scale), thresholds)
         end = time.perf_counter()
-        return detections, StageTimes(*(1e3 * seconds for seconds in (prepared_at - start, run_at - prepared_at, end - run_at)))
+        return detections, StageTimes(photograph.ms, 1e3 * (run_at - start), 1e3 * (end - run_at))
 
 
 def letterbox(image: np.ndarray, size: tuple[int, int] | None) -> tuple[np.ndarray, tuple[float, float]]:
