@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -11,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -21,7 +23,7 @@ from model.errors import UserError
 from model.files import atomic_file
 from model.postprocess import Thresholds
 from model.preprocess import load_image
-from runtime_bench.benchmark import benchmark, benchmark_peer, latency_input
+from runtime_bench.benchmark import artifact_inputs, benchmark, benchmark_peer, latency_input, peer_inputs
 from runtime_bench.changes import check_checkpoints, find_changes
 from runtime_bench.compare import Speed, comparable, compare, write_speeds
 from runtime_bench.detect import open_detector, torch_detector
@@ -222,52 +224,59 @@ def _run(args: argparse.Namespace) -> int:
             failed = True
             print(f"error: {error}", file=sys.stderr)
     check_checkpoints(before, artifacts)
-    recorded = read_results(args.json) if args.resume and args.json.exists() else []
-    earlier = {(result.artifact, result.device): result for result in recorded}
     devices = [open_device(name) for name in dict.fromkeys(args.device or ["local"])]
-    shared = (references, args.threads, args.runs)
-    measurements: dict[tuple[str, str], Callable[..., Iterator[Result]]] = {}
-    if any(device.name == "local" for device in devices):
-        measurements |= {(artifact.name, "local"): partial(benchmark, artifact, *shared) for artifact in artifacts}
-        for peer in peers:  # in every scaling that the artifacts have
-            sizes = dict.fromkeys(artifact.manifest.input.size for artifact in artifacts)
-            measurements |= {(peer.title(size), "local"): partial(benchmark_peer, peer, size, *shared) for size in sizes}
     elsewhere = [device for device in devices if device.name != "local"]
-    if elsewhere and artifacts:
-        runs = DeviceRuns(artifacts, elsewhere, references.dataset, args.json.parent / "outputs", args.resume, args.threads, args.runs)
-        measurements |= {
-            (artifact.name, device.name): partial(benchmark_on, device, artifact, runs, references)
-            for artifact in artifacts
-            for device in elsewhere
-        }
-    results: dict[tuple[str, str], Result] = {}
-    done = False
+    how = (references, args.threads, args.runs)
+    plan: dict[tuple[str, str], _Planned] = {}
+    if len(elsewhere) < len(devices):
+        for artifact in artifacts:
+            plan[artifact.name, "local"] = _Planned(artifact_inputs(artifact, *how), partial(benchmark, artifact, *how))
+        for peer in peers:  # in every scaling that the artifacts have
+            for size in dict.fromkeys(artifact.manifest.input.size for artifact in artifacts):
+                plan[peer.title(size), "local"] = _Planned(peer_inputs(peer, size, *how), partial(benchmark_peer, peer, size, *how))
+    runs = DeviceRuns(artifacts, elsewhere, references, args.json.parent / "outputs", args.resume, args.threads, args.runs)
+    for artifact, device in itertools.product(artifacts, elsewhere):
+        inputs = artifact_inputs(artifact, *how, device.describe())
+        plan[artifact.name, device.name] = _Planned(inputs, partial(benchmark_on, device, artifact, runs, references))
+    results, all_measured = _carry_out(plan, args.json, args.resume, runs)
+    if args.compare:
+        changes = find_changes(before, results, args.max_slower, args.max_loss)
+        print(changes_table(changes, args.compare))
+        if any(change.beyond_limit for change in changes) and all_measured and not failed:
+            return 1
+    return 0 if all_measured and not failed else 2
+
+
+class _Planned(NamedTuple):
+    inputs: str
+    """What :attr:`runtime_bench.record.Result.inputs` will be."""
+    measure: Callable[[Result | None], Iterator[Result]]
+    """Given an earlier result of the same inputs, or none."""
+
+
+def _carry_out(plan: dict[tuple[str, str], _Planned], path: Path, resume: bool, runs: DeviceRuns) -> tuple[list[Result], bool]:
+    """Measure, write the records after every step, and print them, also after Ctrl-C; the results, and whether nothing has failed."""
+    recorded = {(result.artifact, result.device): result for result in read_results(path)} if resume and path.exists() else {}
+    results = {key: recorded[key] for key, planned in plan.items() if key in recorded and recorded[key].inputs == planned.inputs}
+    interrupted, failed = True, False
     try:
-        for key, measure in measurements.items():
+        for key, planned in plan.items():
             try:
-                for result in measure(earlier.get(key)):
+                for result in planned.measure(results.get(key)):
                     results[key] = result
-                    # What this run has not come to yet stays in the file: it says itself which measurement it is of.
-                    rest = [earlier[other] for other in measurements if other in earlier and other not in results]
-                    write_results(args.json, [*results.values(), *rest])
+                    write_results(path, [results[other] for other in plan if other in results])
                 failed |= bool(results[key].failed_images)
             except UserError as error:
                 failed = True
-                earlier.pop(key, None)
                 print(f"error: {error}" if key[1] == "local" else f"error: {key[1]}: {error}", file=sys.stderr)
-        done = True
-    finally:  # also after Ctrl-C
-        if elsewhere and artifacts:
-            runs.close()
-        if results:
-            print(results_table(list(results.values())))
-            print(f"records: {args.json}{'' if done else ' (incomplete; --resume goes on from there)'}")
-    if args.compare:
-        changes = find_changes(before, list(results.values()), args.max_slower, args.max_loss)
-        print(changes_table(changes, args.compare))
-        if any(change.beyond_limit for change in changes) and not failed:
-            return 1
-    return 2 if failed else 0
+        interrupted = False
+    finally:
+        runs.close()
+        in_order = [results[key] for key in plan if key in results]
+        if in_order:
+            print(results_table(in_order))
+            print(f"records: {path}{' (incomplete; --resume goes on from there)' if interrupted else ''}")
+    return in_order, not failed
 
 
 def _report(args: argparse.Namespace) -> int:

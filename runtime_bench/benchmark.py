@@ -41,7 +41,18 @@ _PACKAGES = ("ai-edge-litert", "numpy", "onnxruntime", "pillow", "torch", "torch
 """What figures come from, beside the code of this project."""
 
 
-def inputs_digest(name: str, contents: str, references: References, threads: int, runs: int) -> str:
+def artifact_inputs(artifact: Artifact, references: References, threads: int, runs: int, where: str = "") -> str:
+    """:attr:`Result.inputs` of an artifact, on this machine or on the device that ``where`` describes."""
+    # The manifest holds the digests of the other files.
+    return _inputs(artifact.name, f"{sha256(artifact.path / MANIFEST)} {where}", references, threads, runs)
+
+
+def peer_inputs(peer: Peer, size: tuple[int, int] | None, references: References, threads: int, runs: int) -> str:
+    """The same of a peer."""
+    return _inputs(peer.title(size), peer.digest, references, threads, runs)
+
+
+def _inputs(name: str, contents: str, references: References, threads: int, runs: int) -> str:
     """SHA-256 over everything that a result depends on: what is run (digest ``contents``), the photographs, how and by what."""
     code = (file for room in ("model", "runtime_bench") for file in (Path(__file__).resolve().parents[1] / room).rglob("*.py"))
     parts = [
@@ -66,8 +77,7 @@ def benchmark(artifact: Artifact, references: References, threads: int, runs: in
     Raises:
         UserError: the artifact cannot be run here, or no image can be read.
     """
-    # The manifest holds the digests of the other files.
-    inputs = inputs_digest(artifact.name, sha256(artifact.path / MANIFEST), references, threads, runs)
+    inputs = artifact_inputs(artifact, references, threads, runs)
     result = earlier if earlier and earlier.inputs == inputs else _costs(artifact, references, threads, runs, inputs)
     yield result
     if is_finished(result):
@@ -82,7 +92,7 @@ def benchmark_peer(
 ) -> Iterator[Result]:
     """The same for a peer at an input size of the artifacts; nothing is lost there, so there is no drop."""
     title = peer.title(size)
-    inputs = inputs_digest(title, peer.digest, references, threads, runs)
+    inputs = peer_inputs(peer, size, references, threads, runs)
     result = earlier
     if earlier is None or earlier.inputs != inputs:
         print(f"{title}: latency ...", file=sys.stderr, flush=True)

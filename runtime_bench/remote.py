@@ -20,12 +20,12 @@ import numpy as np
 from tqdm import tqdm
 
 from model.anchors import make_anchors
-from model.artifact import MANIFEST, Artifact
+from model.artifact import Artifact
 from model.errors import UserError
-from model.files import atomic_file, sha256
+from model.files import atomic_file
 from model.postprocess import decode_boxes, decode_landmarks
 from model.preprocess import load_image, prepare
-from runtime_bench.benchmark import DYNAMIC_LATENCY_SIZE, curves, inputs_digest, is_finished, latency_input
+from runtime_bench.benchmark import DYNAMIC_LATENCY_SIZE, artifact_inputs, curves, is_finished, latency_input
 from runtime_bench.detect import FaceDetector
 from runtime_bench.devices import Device
 from runtime_bench.devices.local import Local
@@ -65,7 +65,7 @@ class DeviceRuns:
 
     Args:
         artifacts, devices: every one on every one, and on this machine to compare with.
-        dataset: the photographs.
+        references: for the photographs.
         cache: where outputs are kept.
         resume: use those that are kept already.
         threads, runs: of latency measurements.
@@ -75,22 +75,22 @@ class DeviceRuns:
         self,
         artifacts: Sequence[Artifact],
         devices: Sequence[Device],
-        dataset: WiderFace,
+        references: References,
         cache: Path,
         resume: bool,
         threads: int,
         runs: int,
     ) -> None:
-        self._dataset, self._cache, self._resume, self.how = dataset, cache, resume, (threads, runs)
+        self._references, self._cache, self._resume, self.how = references, cache, resume, (threads, runs)
         self._pairs = list(itertools.product(artifacts, (*devices, Local())))
-        self._pool = ThreadPoolExecutor(min(min(device.workers for device in devices), cores()))
+        self._pool = ThreadPoolExecutor(min([cores(), *(device.workers for device in devices)]))
         self._runs: dict[tuple[str, str], Future[Recorded]] = {}
         self._bar: tqdm | None = None
 
     def of(self, artifact: Artifact, device: str) -> Recorded:
         """Waits for the run; a :class:`UserError` where it failed. The first call starts them all: nothing before is disturbed."""
         if not self._runs:
-            total = len(self._pairs) * len(self._dataset)
+            total = len(self._pairs) * len(self._references.dataset)
             self._bar = tqdm(total=total, desc="on devices", unit="image", disable=None, leave=False)
             self._runs = {(one.name, other.name): self._pool.submit(self._run, one, other) for one, other in self._pairs}
         return self._runs[artifact.name, device].result()
@@ -102,12 +102,8 @@ class DeviceRuns:
             self._bar.close()
 
     def _run(self, artifact: Artifact, device: Device) -> Recorded:
-        dataset = self._dataset
-        digest = hashlib.sha256(f"{sha256(artifact.path / MANIFEST)} {device.describe()} {self.how}".encode()).hexdigest()
-        folder = self._cache / f"{artifact.name}-{device.name.replace(':', '-')}-{digest[:12]}"
-        if not self._resume:
-            shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
+        dataset = self._references.dataset
+        folder = self._folder(artifact, device)
         costs = self._costs(artifact, device, folder / "costs.json")
         size = artifact.manifest.input.size
         artifact_there = device.push(artifact.path)
@@ -132,13 +128,23 @@ class DeviceRuns:
         with np.load(kept) as outputs_of_one:
             return Recorded(folder, *outputs_of_one["runtime"].tolist(), costs)
 
+    def _folder(self, artifact: Artifact, device: Device) -> Path:
+        """For outputs; empty unless what lies there is of the same inputs and to be gone on from."""
+        folder = self._cache / f"{artifact.name}-{device.name.replace(':', '-')}"
+        inputs = artifact_inputs(artifact, self._references, *self.how, device.describe())
+        whose = folder / "inputs.txt"
+        if not self._resume or not whose.is_file() or whose.read_text() != inputs:
+            shutil.rmtree(folder, ignore_errors=True)
+            with atomic_file(whose) as temporary:
+                temporary.write_text(inputs)
+        return folder
+
     def _costs(self, artifact: Artifact, device: Device, file: Path) -> Measurement:
         """Measured where nothing else of ours runs meanwhile: devices with times have one worker."""
         if not device.has_times or device.name == "local":
             return Measurement("", "")
         if not file.exists():
-            threads, runs = self.how
-            measured = measure_latency(artifact, latency_input(artifact.manifest), threads, runs, device=device)
+            measured = measure_latency(artifact, latency_input(artifact.manifest), *self.how, device=device)
             with atomic_file(file) as temporary:
                 temporary.write_bytes(msgspec.json.encode(measured))
         return msgspec.json.decode(file.read_bytes(), type=Measurement)
@@ -185,7 +191,7 @@ def benchmark_on(
         UserError: it cannot be run there, or no image can be read.
     """
     manifest = artifact.manifest
-    inputs = inputs_digest(artifact.name, f"{sha256(artifact.path / MANIFEST)} {device.describe()}", references, *runs.how)
+    inputs = artifact_inputs(artifact, references, *runs.how, device.describe())
     if earlier is not None and earlier.inputs == inputs and is_finished(earlier):
         yield earlier
         return

@@ -1,6 +1,7 @@
 """Two runs of the benchmark: what changed beyond noise, and going on with a run that was interrupted."""
 
 import json
+import shutil
 
 import msgspec
 import numpy as np
@@ -168,6 +169,19 @@ def test_records_of_other_inputs_are_not_gone_on_from(cli, artifact, tmp_path, c
     finally:
         manifest.write_text(text)
     assert counted["measure_latency"] == 5
+
+
+def test_a_resumed_run_writes_no_record_of_other_inputs(cli, artifact, tmp_path, monkeypatch):
+    """The second artifact's old record is of another number of runs; the run is stopped before it comes to it."""
+    second = tmp_path / "second"
+    shutil.copytree(artifact, second)
+    arguments = ("runtime_bench", "run", artifact, second, "--limit", 1, "--json", tmp_path / "r.json")
+    assert cli(*arguments, "--runs", 1)[0] == 0
+    assert [result.artifact for result in read_results(tmp_path / "r.json")] == ["small", "second"]
+    with monkeypatch.context() as patch:
+        patch.setattr("runtime_bench.benchmark.evaluate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert cli(*arguments, "--runs", 2, "--resume")[0] == 130
+    assert [(result.artifact, result.latency_ms.runs) for result in read_results(tmp_path / "r.json")] == [("small", 2)]
 
 
 def test_artifacts_of_one_name_do_not_share_a_record(cli, artifact, tmp_path):

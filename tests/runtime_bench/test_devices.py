@@ -108,10 +108,13 @@ def test_a_device_that_is_lost_costs_what_it_was_working_on(cli, arguments, arti
     assert cli(*arguments, "--resume")[0] == 0
     assert idle.shards == []
     assert read_results(tmp_path / "r.json") == [result]
-    # Without the flag everything is run again.
+    # Without the flag everything is run again, and with it if something else is asked.
     again = phone()
     assert cli(*arguments)[0] == 0
     assert again.shards == [2, 1]
+    other = phone()
+    assert cli(*arguments, "--runs", 7, "--resume")[0] == 0
+    assert other.shards == [2, 1]
 
 
 def test_outputs_for_another_number_of_photographs_are_refused(cli, arguments, phone):
