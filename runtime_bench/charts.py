@@ -6,7 +6,7 @@ Bars and whiskers are HTML, so that their text keeps its size on a phone; curves
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -16,6 +16,10 @@ _LEAST_REACH = 0.1
 """So that rounding errors do not look like something."""
 _WIDTH, _HEIGHT = 340, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 16, 10, 36
+
+
+Scale = Callable[[float, float], tuple[float, float]]
+"""From values to the drawing's coordinates."""
 
 
 class Bar(NamedTuple):
@@ -66,7 +70,7 @@ def intervals(rows: Sequence[Bar]) -> str:
 
 def curves(lines: Sequence[Line], title: str, x_name: str, y_name: str) -> str:
     """Lines over axes from 0 to 1."""
-    return _figure(title, _axes([0, 0.25, 0.5, 0.75, 1], [0, 0.25, 0.5, 0.75, 1], x_name, y_name, "{:g}", _unit) + _lines(lines, _unit))
+    return _figure(title, _axes([0, 0.25, 0.5, 0.75, 1], [0, 0.25, 0.5, 0.75, 1], x_name, y_name, _unit) + _lines(lines))
 
 
 def roofline(lines: Sequence[Line], dots: Sequence[Line], title: str, x_name: str, y_name: str) -> str:
@@ -86,7 +90,7 @@ def roofline(lines: Sequence[Line], dots: Sequence[Line], title: str, x_name: st
     roof = "".join(
         f'<polyline points="{" ".join("{:.1f},{:.1f}".format(*scale(*point)) for point in line.points)}" class="roof"/>' for line in lines
     )
-    return _figure(title, _axes(*ticks, x_name, y_name, "{:g}", scale) + roof + "".join(marks))
+    return _figure(title, _axes(*ticks, x_name, y_name, scale) + roof + "".join(marks))
 
 
 def legend(labels: Sequence[str]) -> str:
@@ -107,25 +111,25 @@ def _unit(x: float, y: float) -> tuple[float, float]:
     return _LEFT + x * (_WIDTH - _LEFT - _RIGHT), _HEIGHT - _BOTTOM - y * (_HEIGHT - _TOP - _BOTTOM)
 
 
-def _lines(lines: Sequence[Line], scale: object) -> str:
+def _lines(lines: Sequence[Line]) -> str:
     drawn = []
     for index, line in enumerate(lines):
-        points = " ".join("{:.1f},{:.1f}".format(*scale(*point)) for point in line.points)
+        points = " ".join("{:.1f},{:.1f}".format(*_unit(*point)) for point in line.points)
         dashes = ' stroke-dasharray="5 3"' if index >= len(COLOURS) else ""
         drawn.append(f'<polyline points="{points}" stroke="{colour(index)}"{dashes}><title>{escape(line.label)}</title></polyline>')
     return "".join(drawn)
 
 
-def _axes(x_ticks: Sequence[float], y_ticks: Sequence[float], x_name: str, y_name: str, form: str, scale: object) -> str:
+def _axes(x_ticks: Sequence[float], y_ticks: Sequence[float], x_name: str, y_name: str, scale: Scale) -> str:
     drawn = []
     for tick in x_ticks:
         x, bottom = scale(tick, y_ticks[0])
         drawn.append(f'<path d="M{x:.1f} {bottom:.1f}V{_TOP}" class="grid"/>')
-        drawn.append(f'<text x="{x:.1f}" y="{bottom + 14:.1f}" text-anchor="middle">{form.format(tick)}</text>')
+        drawn.append(f'<text x="{x:.1f}" y="{bottom + 14:.1f}" text-anchor="middle">{tick:g}</text>')
     for tick in y_ticks:
         left, y = scale(x_ticks[0], tick)
         drawn.append(f'<path d="M{left:.1f} {y:.1f}H{_WIDTH - _RIGHT}" class="grid"/>')
-        drawn.append(f'<text x="{left - 5:.1f}" y="{y + 4:.1f}" text-anchor="end">{form.format(tick)}</text>')
+        drawn.append(f'<text x="{left - 5:.1f}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
     middle = (_TOP + _HEIGHT - _BOTTOM) / 2
     drawn.append(f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_name)}</text>')
     drawn.append(f'<text transform="translate(11 {middle}) rotate(-90)" text-anchor="middle">{escape(y_name)}</text>')
