@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from model.artifact import Artifact
 from model.errors import UserError
-from runtime_bench.record import Result
+from runtime_bench.record import Latency, Result
 from runtime_bench.widerface import SUBSETS
 
 AP_RESOLUTION = 0.005
@@ -44,8 +44,8 @@ def check_checkpoints(before: Sequence[Result], artifacts: Sequence[Artifact]) -
 def find_changes(before: Sequence[Result], after: Sequence[Result], max_slower: float, max_loss: float) -> list[Change]:
     """Compare latency and AP of the artifacts that both runs have, device by device.
 
-    A median has changed beyond noise if neither lies within the other's spread (the 10th to the 90th percentile of all runs), and AP if
-    neither drop lies within the other's interval.
+    A median has changed beyond noise if neither lies within the other's spread (the 10th to the 90th percentile of all runs), also after
+    correction for how fast the machine was in each run; and AP if neither drop lies within the other's interval.
 
     Args:
         before, after: records of two runs.
@@ -72,10 +72,19 @@ def _latency(old: Result, new: Result, limit: float) -> Iterator[Change]:
         yield Change(new.artifact, "median", "ms", None, None, why="measured on another machine, with other threads or another input")
         return
     before, after = old.latency_ms, new.latency_ms
-    spreads = [(times.p10 if times.p10 is not None else times.min, times.p90) for times in (before, after)]
-    beyond = not _within(after.median, spreads[0]) and not _within(before.median, spreads[1])
+    corrections = {1.0}
+    if before.yardstick_ms and after.yardstick_ms:
+        corrections.add(before.yardstick_ms / after.yardstick_ms)
+    beyond = all(
+        not _within(correction * after.median, _spread(before, 1)) and not _within(before.median, _spread(after, correction))
+        for correction in corrections
+    )
     slower = 100 * (after.median / before.median - 1)
     yield Change(new.artifact, "median", "ms", before.median, after.median, beyond, beyond and slower > limit)
+
+
+def _spread(times: Latency, factor: float) -> tuple[float, float]:
+    return factor * (times.min if times.p10 is None else times.p10), factor * times.p90
 
 
 def _accuracy(old: Result, new: Result, limit: float) -> Iterator[Change]:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # it imports torch
     from runtime_bench.peers import Peer
 
 WARMUP, RUNS, PROCESSES = 10, 50, 5
+_ROUNDS = 1500
+"""A quarter of a second: longer than the slices in which a system shares its processors."""
 
 
 class Measurement(msgspec.Struct, frozen=True):
@@ -54,6 +56,7 @@ class _Process(msgspec.Struct, frozen=True):
     first_run_ms: float | None = None
     run_ms: tuple[float, ...] = ()
     """Of every run after warm-up."""
+    yardstick_ms: float | None = None
     peak_memory_bytes: int | None = None
 
 
@@ -91,7 +94,9 @@ def measure_latency(
         measured[0].runtime,
         measured[0].runtime_version,
         float(np.median([process.load_ms for process in measured])),
-        Latency(median, p90, p99, float(times.min()), runs, WARMUP, p10, len(shares)),
+        Latency(
+            median, p90, p99, float(times.min()), runs, WARMUP, p10, len(shares), float(np.mean([one.yardstick_ms for one in measured]))
+        ),
         max(process.peak_memory_bytes for process in measured),
         float(np.median([process.first_run_ms for process in measured])),
         float(1e3 / times.mean()),
@@ -136,13 +141,25 @@ def _measure(path: Path, tensor: np.ndarray, threads: int, runs: int) -> _Proces
     if runtime.simulated:
         return _Process(runtime.name, runtime.version)
     tensor = in_layout(tensor, layout)
+    yardstick_ms = _yardstick()
     times = np.empty(WARMUP + runs)
     for index in range(len(times)):
         start = time.perf_counter()
         runtime.run(tensor)
         times[index] = time.perf_counter() - start
     times *= 1e3
-    return _Process(runtime.name, runtime.version, load_ms, float(times[0]), tuple(times[WARMUP:].tolist()), _peak_memory() - before)
+    peak = _peak_memory() - before
+    yardstick_ms = (yardstick_ms + _yardstick()) / 2
+    return _Process(runtime.name, runtime.version, load_ms, float(times[0]), tuple(times[WARMUP:].tolist()), yardstick_ms, peak)
+
+
+def _yardstick() -> float:
+    """Mean of several rounds of the same work on one core, milliseconds. Not the median: what is taken away is taken in large pieces."""
+    values = np.linspace(0, 1, 1 << 16, dtype=np.float32)
+    start = time.perf_counter()
+    for _ in range(_ROUNDS):
+        np.exp(np.sin(values))
+    return 1e3 * (time.perf_counter() - start) / _ROUNDS
 
 
 def _peak_memory() -> int:

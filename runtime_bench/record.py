@@ -25,6 +25,8 @@ class Latency(Struct, frozen=True, forbid_unknown_fields=True):
     p10: float | None = None
     """With :attr:`p90` the spread: where two of these do not reach each other's median, more than noise has changed."""
     processes: int = 1
+    yardstick_ms: float | None = None
+    """Mean time of a fixed piece of work before and after the runs: how fast the machine was meanwhile, whatever else it did."""
 
 
 class ImageTimes(Struct, frozen=True, forbid_unknown_fields=True):

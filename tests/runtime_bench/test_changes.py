@@ -54,6 +54,18 @@ def test_a_noisy_run_shows_no_change():
 
 
 @pytest.mark.parametrize(
+    ("median", "yardstick", "beyond"),
+    [(14, 1.4, False), (14, 1.0, True), (20, 1.4, True), (14, None, True), (10, 1.4, False), (7, 0.7, False)],
+)
+def test_a_machine_that_was_slower_is_no_change(median, yardstick, beyond):
+    """The earlier run: 10 ms, with a yardstick of 1."""
+    times = Latency(median, median * 1.05, 99, median * 0.9, 50, 10, median * 0.95, 5, yardstick)
+    old, new = (msgspec.structs.replace(RESULT, latency_ms=one) for one in (Latency(10, 10.5, 12, 9, 50, 10, 9.5, 5, 1.0), times))
+    found = next(one for one in find_changes([old], [new], 10, 0.5) if one.figure == "median")
+    assert found.beyond_noise == beyond
+
+
+@pytest.mark.parametrize(
     ("drop", "half", "expected"),
     [(1, 0.2, (False, False)),
      (1.15, 0.01, (False, False)), (1.3, 0.1, (True, False)), (1.6, 0.1, (True, True)), (1.6, 0.7, (False, False)),
@@ -88,7 +100,9 @@ def test_run_compares_and_fails_beyond_the_limit(cli, artifact, tmp_path):
     assert old.latency_ms.min <= old.latency_ms.p10 <= old.latency_ms.median
 
     latency = {
-        field: value / 10 for field, value in msgspec.structs.asdict(old.latency_ms).items() if field not in ("runs", "warmup", "processes")
+        field: value / 10
+        for field, value in msgspec.structs.asdict(old.latency_ms).items()
+        if field not in ("runs", "warmup", "processes", "yardstick_ms")
     }
     faster = msgspec.structs.replace(old, latency_ms=msgspec.structs.replace(old.latency_ms, **latency))
     write_results(tmp_path / "faster.json", [faster])
