@@ -15,6 +15,8 @@
 #   WIDER=ROOT LIST=FILE  WIDER FACE root, and which of its images (default: those beside the project, else sample photographs)
 #   LIMIT=N               only the first N images
 #   THREADS=1             of the latency measurements
+#   COMPARE=OLD.json      make bench-...: print what changed since, beyond noise, and fail beyond a limit; RESUME=1 goes on after Ctrl-C
+#   PEERS="NAME=FILE ..." make bench-...: public detectors in the same run: YuNet and SCRFD (.onnx), RetinaFace (.pth)
 #   OUT=build             where results go
 #   PHOTOS="a.jpg b.jpg"  photographs for make detect (default: a portrait that is at hand)
 #   TEACHER=FILE          weights that training starts and learns from (default: the public RetinaFace file beside the project)
@@ -43,6 +45,10 @@ WIDER ?= $(wildcard $(DATA)/widerface)
 LIST ?= $(wildcard $(WIDER)/val/dev_list.txt)
 LIMIT ?=
 THREADS ?= 1
+COMPARE ?=
+RESUME ?=
+PEERS ?=
+BENCH_FLAGS = $(addprefix --peer ,$(PEERS)) $(if $(COMPARE),--compare "$(COMPARE)") $(if $(RESUME),--resume)
 OUT ?= build
 PHOTOS ?=
 PEOPLE ?= $(wildcard $(DATA)/people)
@@ -65,7 +71,7 @@ FIXED_SIZE = $(foreach precision,$(PRECISION),$(foreach size,$(filter-out dynami
 TFLITE_ARTIFACTS := $(call FIXED_SIZE,tflite)
 COREML_ARTIFACTS := $(call FIXED_SIZE,coreml)
 
-.PHONY: help all setup test test-accuracy golden test-android android-assets lint summary export-onnx bench-onnx export-tflite bench-tflite export-coreml bench-coreml export-all bench-speed detect native bench-kernel data train-shipped bench-train lock clean FORCE
+.PHONY: help all setup test test-accuracy golden test-android android-assets lint summary export-onnx bench-onnx export-tflite bench-tflite export-coreml bench-coreml bench bench-report bench-arm arm-record export-all bench-speed detect native bench-kernel data train-shipped bench-train lock clean FORCE
 
 help: ## list the targets
 	@sed -n '/^#/!q;s/^# \{0,1\}//p;s/^#$$//p' Makefile
@@ -146,7 +152,7 @@ bench-speed: .venv/.ready ## latency of every route against naive exports and Re
 	$(PY) -m runtime_bench compare $(SPEED_ARTIFACTS) --naive $(SPEED_NAIVE) --json "$(OUT)/bench/speed.json"
 
 bench-onnx: export-onnx ## size, latency, memory, AP and its drop, of those artifacts
-	$(PY) -m runtime_bench run $(ONNX_ARTIFACTS) --threads $(THREADS) --json "$(OUT)/bench/onnx.json" \
+	$(PY) -m runtime_bench run $(ONNX_ARTIFACTS) --threads $(THREADS) --json "$(OUT)/bench/onnx.json" $(BENCH_FLAGS) \
 	  $(if $(WIDER),--wider "$(WIDER)" $(if $(LIST),--list "$(LIST)")) $(if $(LIMIT),--limit $(LIMIT))
 
 export-tflite: $(addsuffix /detector.json,$(TFLITE_ARTIFACTS)) ## TFLite artifacts of VARIANT, DCN, CHECKPOINT, PRECISION, SIZE
@@ -157,7 +163,7 @@ $(OUT)/artifacts/$(VARIANT)-$(FIXED_ROUTE)-%-tflite/detector.json: $(OUT)/choice
 	  --precision $(firstword $(subst -, ,$*)) --size $(subst x, ,$(lastword $(subst -, ,$*))) $(addprefix --no-rewrite ,$(NO_REWRITE)) --out "$(@D)"
 
 bench-tflite: export-tflite ## the same for those
-	$(PY) -m runtime_bench run $(TFLITE_ARTIFACTS) --threads $(THREADS) --json "$(OUT)/bench/tflite.json" \
+	$(PY) -m runtime_bench run $(TFLITE_ARTIFACTS) --threads $(THREADS) --json "$(OUT)/bench/tflite.json" $(BENCH_FLAGS) \
 	  $(if $(WIDER),--wider "$(WIDER)" $(if $(LIST),--list "$(LIST)")) $(if $(LIMIT),--limit $(LIMIT))
 
 export-coreml: $(addsuffix /detector.json,$(COREML_ARTIFACTS)) ## Core ML artifacts of VARIANT, DCN, CHECKPOINT, PRECISION, SIZE
@@ -167,8 +173,26 @@ $(OUT)/artifacts/$(VARIANT)-$(FIXED_ROUTE)-%-coreml/detector.json: $(OUT)/choice
 	  --precision $(firstword $(subst -, ,$*)) --size $(subst x, ,$(lastword $(subst -, ,$*))) $(addprefix --no-rewrite ,$(NO_REWRITE)) --out "$(@D)"
 
 bench-coreml: export-coreml ## the same for those; off macOS an evaluator runs them, and latency is not measured
-	$(PY) -m runtime_bench run $(COREML_ARTIFACTS) --threads $(THREADS) --json "$(OUT)/bench/coreml.json" \
+	$(PY) -m runtime_bench run $(COREML_ARTIFACTS) --threads $(THREADS) --json "$(OUT)/bench/coreml.json" $(BENCH_FLAGS) \
 	  $(if $(WIDER),--wider "$(WIDER)" $(if $(LIST),--list "$(LIST)")) $(if $(LIMIT),--limit $(LIMIT))
+
+bench: bench-onnx bench-tflite bench-coreml bench-arm bench-report ## all of these and the report
+
+bench-report: .venv/.ready ## build/bench/report.html, .md and .csv of the records that are there
+	@[ -n "$(RECORDS)" ] || { echo "error: no records in $(OUT)/bench; run: make bench-onnx" >&2; exit 2; }
+	$(PY) -m runtime_bench report $(RECORDS) --out "$(OUT)/bench" $(if $(WIDER),--wider "$(WIDER)")
+
+RECORDS = $(wildcard $(foreach name,onnx tflite coreml arm,$(OUT)/bench/$(name).json))
+
+# Photographs of 320 pixels: an emulated processor takes seconds for each.
+ARM := qemu:cortex-a53 qemu:cortex-a76 qemu:cortex-a710
+
+bench-arm: .venv/.ready ## drift of the TFLite and ONNX files of acwface_dcn or VARIANT on emulated ARM processors; no times
+	$(MAKE) --no-print-directory arm-record VARIANT=$(ALL_VARIANT) SIZE=320 PRECISION=fp32
+
+arm-record: export-onnx export-tflite
+	$(PY) -m runtime_bench run $(ONNX_ARTIFACTS) $(TFLITE_ARTIFACTS) $(foreach format,onnx tflite,$(wildcard $(OUT)/artifacts/$(VARIANT)-*-int8-$(SIZE)-$(format))) \
+	  $(addprefix --device ,$(ARM)) --json "$(OUT)/bench/arm.json" $(BENCH_FLAGS) --limit $(or $(LIMIT),12) $(if $(WIDER),--wider "$(WIDER)" $(if $(LIST),--list "$(LIST)"))
 
 # Every format, route and precision of one network. A route that fails is a row of the table with its reason, and an exit code at the end.
 ALL_VARIANT := $(if $(filter command environment,$(firstword $(origin VARIANT))),$(VARIANT),acwface_dcn)

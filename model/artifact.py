@@ -152,9 +152,13 @@ class Artifact(Struct, frozen=True):
 
 
 def artifact_name(variant: str, dcn: str, precision: str, size: tuple[int, int] | None, format: str) -> str:
-    """Name of the folder. Size is height x width, one number for a square, ``dynamic`` for any."""
-    extent = "dynamic" if size is None else str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"
-    return "-".join((variant, dcn, precision, extent, format))
+    """Name of the folder."""
+    return "-".join((variant, dcn, precision, size_name(size), format))
+
+
+def size_name(size: tuple[int, int] | None) -> str:
+    """Height x width, one number for a square, ``dynamic`` for any."""
+    return "dynamic" if size is None else str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"
 
 
 def describe_file(path: Path) -> File:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import math
 import os
 import sys
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -18,18 +23,23 @@ from model.errors import UserError
 from model.files import atomic_file
 from model.postprocess import Thresholds
 from model.preprocess import load_image
-from runtime_bench.benchmark import benchmark, latency_input
+from runtime_bench.benchmark import artifact_inputs, benchmark, benchmark_peer, latency_input, peer_inputs
+from runtime_bench.changes import check_checkpoints, find_changes
 from runtime_bench.compare import Speed, comparable, compare, write_speeds
 from runtime_bench.detect import open_detector, torch_detector
+from runtime_bench.devices import list_devices, open_device
 from runtime_bench.draw import draw_detections
 from runtime_bench.drift import References
 from runtime_bench.evaluate import evaluate, protocol
 from runtime_bench.exports import Export, measure_exports, write_exports
+from runtime_bench.html_report import write_report
 from runtime_bench.latency import RUNS
+from runtime_bench.peers import open_peer
 from runtime_bench.profile import RUNS as PROFILE_RUNS
 from runtime_bench.profile import profile_artifact, write_profile
-from runtime_bench.record import Result, write_results
-from runtime_bench.report import exports_table, profile_tables, results_table, speeds_table
+from runtime_bench.record import Result, read_results, write_results
+from runtime_bench.remote import DeviceRuns, benchmark_on
+from runtime_bench.report import changes_table, exports_table, profile_tables, results_table, speeds_table
 from runtime_bench.roofline import processor
 from runtime_bench.samples import PORTRAIT, sample_set
 from runtime_bench.widerface import WiderFace, load_validation
@@ -50,6 +60,30 @@ def main() -> int:
     run.add_argument("--threads", type=_positive, default=1, metavar="T", help="of the latency measurement (default: %(default)s)")
     run.add_argument("--runs", type=_positive, default=RUNS, metavar="N", help="latency runs after warm-up (default: %(default)s)")
     run.add_argument("--json", type=Path, default=Path("build/bench/onnx.json"), metavar="FILE", help="the records (default: %(default)s)")
+    run.add_argument(
+        "--peer", action="append", default=[], metavar="NAME=FILE", help="YuNet, SCRFD (.onnx) or a public RetinaFace (.pth), beside them"
+    )
+    run.add_argument(
+        "--device", action="append", metavar="NAME", help="where to run: local, qemu:CPU, adb:SERIAL; several if repeated (default: local)"
+    )
+    run.add_argument("--resume", action="store_true", help="keep what the records hold already of the same measurement: go on after Ctrl-C")
+    run.add_argument("--compare", type=Path, metavar="FILE", help="earlier records; exit code 1 where the following limits are passed")
+    run.add_argument(
+        "--max-slower", type=_limit, default=10.0, metavar="PERCENT", help="of the median, beyond noise (default: %(default)s)"
+    )
+    run.add_argument("--max-loss", type=_limit, default=0.5, metavar="POINTS", help="of AP, beyond noise (default: %(default)s)")
+
+    report = commands.add_parser(
+        "report",
+        help="records as one HTML page, Markdown and CSV",
+        description="Show records of any runs together; figures of other photographs or scalings stand apart.",
+        epilog="example: python -m runtime_bench report build/bench/*.json --wider WIDER_FACE",
+    )
+    report.add_argument("records", type=Path, nargs="+", metavar="JSON", help="records that `run` has written")
+    report.add_argument("--wider", type=Path, metavar="ROOT", help="to show photographs that changed (default: sample photographs)")
+    report.add_argument("--out", type=Path, default=Path("build/bench"), metavar="DIR", help="where to write (default: %(default)s)")
+
+    commands.add_parser("devices", help="where artifacts can be run", description="What --device can name here, and what it is.")
 
     judge = commands.add_parser(
         "evaluate",
@@ -117,9 +151,16 @@ def main() -> int:
     )
 
     args = parser.parse_args()
-    return {"compare": _compare, "exports": _exports, "run": _run, "evaluate": _evaluate, "detect": _detect, "profile": _profile}[
-        args.command
-    ](args)
+    return {
+        "compare": _compare,
+        "devices": _devices,
+        "exports": _exports,
+        "run": _run,
+        "evaluate": _evaluate,
+        "detect": _detect,
+        "profile": _profile,
+        "report": _report,
+    }[args.command](args)
 
 
 def _add_dataset(parser: argparse.ArgumentParser) -> None:
@@ -143,6 +184,16 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _limit(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up")
+    return value
+
+
 def _compare(args: argparse.Namespace) -> int:
     naive = comparable([open_artifact(path) for path in args.naive])
     speeds: list[Speed] = []
@@ -158,24 +209,90 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if twice := [name for name, count in Counter(path.resolve().name for path in args.artifacts).items() if count > 1]:
+        raise UserError(f"two artifacts are called {twice[0]}; measure them into records of their own (--json)")
+    if args.peer and "local" not in (args.device or ["local"]):
+        raise UserError("--peer is measured on this machine; add --device local")
+    before = read_results(args.compare) if args.compare else []
     references = References(_open_dataset(args))
-    results: list[Result] = []
-    failed = False
+    peers = [open_peer(text) for text in args.peer]
+    artifacts, failed = [], False
+    for path in args.artifacts:
+        try:
+            artifacts.append(open_artifact(path))
+        except UserError as error:
+            failed = True
+            print(f"error: {error}", file=sys.stderr)
+    check_checkpoints(before, artifacts)
+    devices = [open_device(name) for name in dict.fromkeys(args.device or ["local"])]
+    elsewhere = [device for device in devices if device.name != "local"]
+    how = (references, args.threads, args.runs)
+    plan: dict[tuple[str, str], _Planned] = {}
+    if len(elsewhere) < len(devices):
+        for artifact in artifacts:
+            plan[artifact.name, "local"] = _Planned(artifact_inputs(artifact, *how), partial(benchmark, artifact, *how))
+        for peer in peers:  # in every scaling that the artifacts have
+            for size in dict.fromkeys(artifact.manifest.input.size for artifact in artifacts):
+                plan[peer.title(size), "local"] = _Planned(peer_inputs(peer, size, *how), partial(benchmark_peer, peer, size, *how))
+    runs = DeviceRuns(artifacts, elsewhere, references, args.json.parent / "outputs", args.resume, args.threads, args.runs)
+    for artifact, device in itertools.product(artifacts, elsewhere):
+        inputs = artifact_inputs(artifact, *how, device.describe())
+        plan[artifact.name, device.name] = _Planned(inputs, partial(benchmark_on, device, artifact, runs, references))
+    results, all_measured = _carry_out(plan, args.json, args.resume, runs)
+    if args.compare:
+        changes = find_changes(before, results, args.max_slower, args.max_loss)
+        print(changes_table(changes, args.compare))
+        if any(change.beyond_limit for change in changes) and all_measured and not failed:
+            return 1
+    return 0 if all_measured and not failed else 2
+
+
+class _Planned(NamedTuple):
+    inputs: str
+    """What :attr:`runtime_bench.record.Result.inputs` will be."""
+    measure: Callable[[Result | None], Iterator[Result]]
+    """Given an earlier result of the same inputs, or none."""
+
+
+def _carry_out(plan: dict[tuple[str, str], _Planned], path: Path, resume: bool, runs: DeviceRuns) -> tuple[list[Result], bool]:
+    """Measure, write the records after every step, and print them, also after Ctrl-C; the results, and whether nothing has failed."""
+    recorded = {(result.artifact, result.device): result for result in read_results(path)} if resume and path.exists() else {}
+    results = {key: recorded[key] for key, planned in plan.items() if key in recorded and recorded[key].inputs == planned.inputs}
+    interrupted, failed = True, False
     try:
-        for path in args.artifacts:
+        for key, planned in plan.items():
             try:
-                for result in benchmark(open_artifact(path), references, args.threads, args.runs):
-                    results = [*(earlier for earlier in results if earlier.artifact != result.artifact), result]
-                    write_results(args.json, results)
-                failed |= bool(results[-1].failed_images)
+                for result in planned.measure(results.get(key)):
+                    results[key] = result
+                    write_results(path, [results[other] for other in plan if other in results])
+                failed |= bool(results[key].failed_images)
             except UserError as error:
                 failed = True
-                print(f"error: {error}", file=sys.stderr)
-    finally:  # also after Ctrl-C
-        if results:
-            print(results_table(results))
-            print(f"records: {args.json}")
-    return 2 if failed else 0
+                print(f"error: {error}" if key[1] == "local" else f"error: {key[1]}: {error}", file=sys.stderr)
+        interrupted = False
+    finally:
+        runs.close()
+        in_order = [results[key] for key in plan if key in results]
+        if in_order:
+            print(results_table(in_order))
+            print(f"records: {path}{' (incomplete; --resume goes on from there)' if interrupted else ''}")
+    return in_order, not failed
+
+
+def _report(args: argparse.Namespace) -> int:
+    results = {(result.artifact, result.device, result.protocol): result for path in args.records for result in read_results(path)}
+    if not results:
+        raise UserError(f"no record in {', '.join(map(str, args.records))}; run the benchmark first")
+    photographs = args.wider / "val" / "images" if args.wider else sample_set().images
+    for path in write_report(list(results.values()), photographs, args.out):
+        print(path)
+    return 0
+
+
+def _devices(_: argparse.Namespace) -> int:
+    for name, description in list_devices():
+        print(f"{name:<20} {description}")
+    return 0
 
 
 def _exports(args: argparse.Namespace) -> int:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
 
 import msgspec
 import numpy as np
+import torch
 
-from model.artifact import Artifact, Manifest
+from model.anchors import make_anchors
+from model.artifact import MANIFEST, Artifact, Manifest
+from model.files import sha256
 from model.preprocess import load_image, prepare
-from runtime_bench.detect import artifact_detector
-from runtime_bench.drift import References, ap_drop
-from runtime_bench.evaluate import evaluate, protocol
-from runtime_bench.latency import measure_latency
-from runtime_bench.record import Result
-from runtime_bench.roofline import processor
+from runtime_bench.detect import FaceDetector, artifact_detector
+from runtime_bench.drift import References, drift_fields
+from runtime_bench.evaluate import Evaluation, evaluate, protocol
+from runtime_bench.latency import Measurement, measure_latency
+from runtime_bench.peers import Peer, PeerDetector, letterbox
+from runtime_bench.record import Curve, Result, Roofline
+from runtime_bench.roofline import measure_peak, processor
 from runtime_bench.samples import PORTRAIT
+from runtime_bench.widerface import WiderFace, precision_recall
 
 DYNAMIC_LATENCY_SIZE = (640, 640)
 """Input that latency is measured on where the artifact takes any size."""
@@ -28,7 +37,34 @@ def latency_input(manifest: Manifest) -> np.ndarray:
     return prepare(load_image(PORTRAIT), manifest.input, manifest.input.size or DYNAMIC_LATENCY_SIZE).tensor
 
 
-def benchmark(artifact: Artifact, references: References, threads: int, runs: int) -> Iterator[Result]:
+_PACKAGES = ("ai-edge-litert", "numpy", "onnxruntime", "pillow", "torch", "torchvision")
+"""What figures come from, beside the code of this project."""
+
+
+def artifact_inputs(artifact: Artifact, references: References, threads: int, runs: int, where: str = "") -> str:
+    """:attr:`Result.inputs` of an artifact, on this machine or on the device that ``where`` describes."""
+    # The manifest holds the digests of the other files.
+    return _inputs(artifact.name, f"{sha256(artifact.path / MANIFEST)} {where}", references, threads, runs)
+
+
+def peer_inputs(peer: Peer, size: tuple[int, int] | None, references: References, threads: int, runs: int) -> str:
+    """The same of a peer."""
+    return _inputs(peer.title(size), peer.digest, references, threads, runs)
+
+
+def _inputs(name: str, contents: str, references: References, threads: int, runs: int) -> str:
+    """SHA-256 over everything that a result depends on: what is run (digest ``contents``), the photographs, how and by what."""
+    code = (file for room in ("model", "runtime_bench") for file in (Path(__file__).resolve().parents[1] / room).rglob("*.py"))
+    parts = [
+        *(name, contents, references.digest, references.dataset.title),
+        *(processor(), str(os.cpu_count()), f"{threads} threads", f"{runs} runs"),
+        *(f"{package} {version(package)}" for package in _PACKAGES),
+        *(sha256(file) for file in sorted(code)),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def benchmark(artifact: Artifact, references: References, threads: int, runs: int, earlier: Result | None = None) -> Iterator[Result]:
     """Measure an artifact; two results, the first without AP, so that an interrupted evaluation costs no measurement.
 
     Args:
@@ -36,16 +72,92 @@ def benchmark(artifact: Artifact, references: References, threads: int, runs: in
         references: the evaluation set, and what FP32 torch finds in it.
         threads: of the latency measurement; the evaluation takes all cores.
         runs: of the latency measurement.
+        earlier: a result of the same measurement, interrupted or not: what is in it is not measured again.
 
     Raises:
         UserError: the artifact cannot be run here, or no image can be read.
     """
+    inputs = artifact_inputs(artifact, references, threads, runs)
+    result = earlier if earlier and earlier.inputs == inputs else _costs(artifact, references, threads, runs, inputs)
+    yield result
+    if is_finished(result):
+        return
+    result, evaluation = _accuracy(result, artifact_detector(artifact, threads=os.cpu_count() or 1), references)
+    drifted = drift_fields(references.dataset, references.of(artifact), evaluation, artifact.manifest.thresholds.score)
+    yield msgspec.structs.replace(result, **drifted)
+
+
+def benchmark_peer(
+    peer: Peer, size: tuple[int, int] | None, references: References, threads: int, runs: int, earlier: Result | None = None
+) -> Iterator[Result]:
+    """The same for a peer at an input size of the artifacts; nothing is lost there, so there is no drop."""
+    title = peer.title(size)
+    inputs = peer_inputs(peer, size, references, threads, runs)
+    result = earlier
+    if earlier is None or earlier.inputs != inputs:
+        print(f"{title}: latency ...", file=sys.stderr, flush=True)
+        height, width = size or DYNAMIC_LATENCY_SIZE
+        if peer.kind is None:
+            measured = Measurement("torch", str(torch.__version__))
+        else:
+            tensor = prepare(letterbox(load_image(PORTRAIT), (height, width))[0], peer.kind.input).tensor
+            measured = measure_latency(peer, tensor, threads, runs)
+        result = Result(
+            artifact=title,
+            variant=peer.name,
+            dcn="none",
+            precision="fp32",
+            format=peer.path.suffix[1:],
+            weights=f"{peer.path.name}, to compare with",
+            checkpoint=peer.digest,
+            runtime=measured.runtime,
+            runtime_version=measured.runtime_version,
+            device="local",
+            machine=processor(),
+            threads=threads,
+            size_bytes=peer.size_bytes,
+            load_ms=measured.load_ms,
+            latency_ms=measured.latency_ms,
+            latency_input=(height, width),
+            peak_memory_bytes=measured.peak_memory_bytes,
+            first_run_ms=measured.first_run_ms,
+            images_per_s=measured.images_per_s,
+            protocol=protocol(size),
+            dataset=references.dataset.title,
+            dataset_digest=references.digest,
+            inputs=inputs,
+        )
+    yield result
+    if not is_finished(result):
+        yield _accuracy(result, peer.detector(size, threads=os.cpu_count() or 1), references)[0]
+
+
+def is_finished(result: Result) -> bool:
+    return result.images > 0 and not result.failed_images
+
+
+def _accuracy(result: Result, detector: FaceDetector | PeerDetector, references: References) -> tuple[Result, Evaluation]:
+    """A result with AP."""
+    print(f"{result.artifact}: AP on {len(references.dataset)} images ...", file=sys.stderr, flush=True)
+    found = evaluate(detector, references.dataset, result.artifact)
+    scored = {"images": len(found.detections), "failed_images": found.failed, "image_ms": found.image_ms, "ap": found.ap}
+    return msgspec.structs.replace(result, **scored, curves=curves(found, references.dataset)), found
+
+
+def curves(evaluation: Evaluation, dataset: WiderFace) -> tuple[Curve, ...]:
+    """Of the photographs that were evaluated."""
+    found = evaluation.detections
+    measured = precision_recall([dataset.faces[name] for name in found], list(found.values()))
+    return tuple(Curve(subset, *(tuple(np.round(values, 4).tolist()) for values in of_subset)) for subset, of_subset in measured.items())
+
+
+def _costs(artifact: Artifact, references: References, threads: int, runs: int, inputs: str) -> Result:
+    """A result without AP."""
     manifest = artifact.manifest
-    size = manifest.input.size
     print(f"{artifact.name}: latency ...", file=sys.stderr, flush=True)
     tensor = latency_input(manifest)
     measured = measure_latency(artifact, tensor, threads, runs)
-    result = Result(
+    return Result(
         artifact=artifact.name,
         variant=manifest.variant,
         dcn=manifest.dcn,
@@ -63,19 +175,24 @@ def benchmark(artifact: Artifact, references: References, threads: int, runs: in
         latency_ms=measured.latency_ms,
         latency_input=tensor.shape[2:],
         peak_memory_bytes=measured.peak_memory_bytes,
-        protocol=protocol(size),
+        first_run_ms=measured.first_run_ms,
+        images_per_s=measured.images_per_s,
+        roofline=None if measured.latency_ms is None else _roofline(artifact, references, tensor, threads),
+        protocol=protocol(manifest.input.size),
         dataset=references.dataset.title,
+        dataset_digest=references.digest,
+        inputs=inputs,
     )
-    yield result
-    print(f"{artifact.name}: AP on {len(references.dataset)} images ...", file=sys.stderr, flush=True)
-    evaluation = evaluate(artifact_detector(artifact, threads=os.cpu_count() or 1), references.dataset, artifact.name)
-    reference = references.of(artifact)
-    yield msgspec.structs.replace(
-        result,
-        images=len(evaluation.detections),
-        failed_images=evaluation.failed,
-        image_ms=evaluation.image_ms,
-        ap=evaluation.ap,
-        ap_reference=reference.ap,
-        drop=ap_drop(reference.ap, evaluation.ap),
-    )
+
+
+_peak = functools.cache(measure_peak)
+"""Once a run, for each number of threads."""
+
+
+def _roofline(artifact: Artifact, references: References, tensor: np.ndarray, threads: int) -> Roofline:
+    height, width = tensor.shape[2:]
+    anchors = artifact.manifest.anchors
+    outputs = 4 * 15 * len(make_anchors(height, width, anchors.strides, anchors.min_sizes))  # score, box and landmarks in single precision
+    macs, bytes_ = references.macs(artifact, height, width), artifact.manifest.model.size_bytes + tensor.nbytes + outputs
+    peak = _peak(threads)
+    return Roofline(peak, macs, bytes_, bound_ms=1e-6 * max(2 * macs / peak.gflops, bytes_ / peak.copy_gbs))

@@ -79,7 +79,7 @@ def compare(artifacts: Sequence[Artifact], naive: Sequence[Artifact], tensor: np
     for index, (artifact, values, median) in enumerate(zip(everything, times, medians, strict=True)):
         manifest = artifact.manifest
         base = by_route.get(manifest.dcn, next(iter(by_route.values()), None)) if manifest.dcn != "none" else None
-        alone = measure_latency(artifact, tensor, threads, runs=3)
+        alone = measure_latency(artifact, tensor, threads, runs=3, processes=1)
         speeds.append(
             Speed(
                 artifact=artifact.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import numpy as np
 from model.anchors import make_anchors
 from model.artifact import AnchorSpec, Artifact, open_artifact
 from model.checkpoint import Checkpoint, load_checkpoint
+from model.errors import UserError
 from model.postprocess import Detections, Thresholds, postprocess
-from model.preprocess import InputSpec, prepare
+from model.preprocess import InputSpec, NetworkInput, prepare
 from runtime_bench.runtimes import Runtime, open_runtime
 
 
@@ -21,8 +23,17 @@ class StageTimes:
     """Milliseconds of one photograph, decoding the file not included."""
 
     preprocess: float
+    """Of the processor: it may be done while the network runs on another photograph."""
     network: float
     postprocess: float
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A photograph as the network takes it."""
+
+    input: NetworkInput
+    ms: float
 
 
 @dataclass(frozen=True)
@@ -36,16 +47,31 @@ class FaceDetector:
     """(height, width) that photographs are letterboxed into, ``None`` for their own size."""
 
     def detect(self, image: np.ndarray, thresholds: Thresholds) -> tuple[Detections, StageTimes]:
-        """Find the faces of ``(H, W, 3)`` uint8 RGB."""
+        """Find the faces of ``(H, W, 3)`` uint8 RGB; a :class:`UserError` where the runtime gives something that is no number."""
+        return self.find(self.prepare(image), thresholds)
+
+    def prepare(self, image: np.ndarray) -> Prepared:
+        """The first half of :meth:`detect`, which needs no network."""
+        start = time.thread_time()
+        return Prepared(prepare(image, self.input, self.size), 1e3 * (time.thread_time() - start))
+
+    def find(self, photograph: Prepared, thresholds: Thresholds) -> tuple[Detections, StageTimes]:
+        """The second half of :meth:`detect`."""
+        prepared = photograph.input
         start = time.perf_counter()
-        prepared = prepare(image, self.input, self.size)
-        prepared_at = time.perf_counter()
         outputs = self.runtime.run(prepared.tensor)
         run_at = time.perf_counter()
+        check_finite(outputs, self.runtime.name)
         anchors = make_anchors(*prepared.tensor.shape[2:], self.anchors.strides, self.anchors.min_sizes)
         detections = postprocess(*outputs, anchors, self.anchors.variances, thresholds, (prepared.scale_x, prepared.scale_y))
         end = time.perf_counter()
-        return detections, StageTimes(*(1e3 * seconds for seconds in (prepared_at - start, run_at - prepared_at, end - run_at)))
+        return detections, StageTimes(photograph.ms, 1e3 * (run_at - start), 1e3 * (end - run_at))
+
+
+def check_finite(outputs: Sequence[np.ndarray], runtime: str) -> None:
+    """Raise a :class:`UserError` where an output is not a number: thresholds would pass over it in silence."""
+    if not all(np.isfinite(output).all() for output in outputs):
+        raise UserError(f"{runtime} gives values that are no numbers (NaN or infinity); the file is damaged, or its precision too low")
 
 
 def artifact_detector(artifact: Artifact, threads: int) -> FaceDetector:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -11,9 +15,16 @@ from tqdm import tqdm
 from model.errors import UserError
 from model.postprocess import Detections
 from model.preprocess import load_image
-from runtime_bench.detect import FaceDetector
+from runtime_bench.detect import FaceDetector, Prepared
 from runtime_bench.record import ImageTimes, SubsetAP
 from runtime_bench.widerface import EVALUATION, WiderFace, average_precision
+
+if TYPE_CHECKING:
+    from runtime_bench.peers import PeerDetector
+
+
+_AHEAD = 2
+"""Photographs. One would do if all took the same time."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +32,7 @@ class Evaluation:
     """What a detector found."""
 
     detections: dict[str, Detections]
-    """By image name; an image that could not be read is not in it."""
+    """By image name; an image that could not be read, or run, is not in it."""
     failed: tuple[str, ...]
     """Names of those."""
     image_ms: ImageTimes
@@ -33,8 +44,22 @@ def protocol(size: tuple[int, int] | None) -> str:
     return f"letterbox-{size[0]}x{size[1]}" if size else "original"
 
 
-def evaluate(detector: FaceDetector, dataset: WiderFace, label: str) -> Evaluation:
-    """Detect faces in every image of ``dataset`` and score them. An unreadable image is reported on stderr and left out.
+def _prepare_ahead(detector: FaceDetector | PeerDetector, dataset: WiderFace) -> Iterator[tuple[str, Future[Prepared]]]:
+    """Photographs of ``dataset`` in order, the next ones being read and prepared in a thread while the network has its turn."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque[tuple[str, Future[Prepared]]] = deque()
+        try:
+            for name in dataset.faces:
+                waiting.append((name, pool.submit(lambda path: detector.prepare(load_image(path)), dataset.images / name)))
+                if len(waiting) > _AHEAD:
+                    yield waiting.popleft()
+            yield from waiting
+        finally:  # also where the evaluation has been given up
+            pool.shutdown(cancel_futures=True)
+
+
+def evaluate(detector: FaceDetector | PeerDetector, dataset: WiderFace, label: str) -> Evaluation:
+    """Detect faces in every image of ``dataset`` and score them. One that fails is reported on stderr and left out.
 
     Args:
         detector: at its own input size.
@@ -42,19 +67,20 @@ def evaluate(detector: FaceDetector, dataset: WiderFace, label: str) -> Evaluati
         label: for the progress bar.
 
     Raises:
-        UserError: no image could be read.
+        UserError: all have failed.
     """
-    detections, times, failed = {}, [], []
-    for name in tqdm(dataset.faces, desc=label, unit="image", disable=None, leave=False):
+    detections, times, failed, why = {}, [], [], ""
+    prepared = _prepare_ahead(detector, dataset)
+    for name, photograph in tqdm(prepared, total=len(dataset), desc=label, unit="image", disable=None, leave=False):
         try:
-            image = load_image(dataset.images / name)
-            detections[name], stage = detector.detect(image, EVALUATION)
+            detections[name], stage = detector.find(photograph.result(), EVALUATION)
             times.append((stage.preprocess, stage.postprocess))
         except UserError as error:
             failed.append(name)
+            why = str(error)
             tqdm.write(f"left out: {error}", file=sys.stderr)
     if not detections:
-        raise UserError(f"none of the {len(dataset)} images under {dataset.images} could be read")
+        raise UserError(f"{label}: none of the {len(dataset)} images under {dataset.images} could be evaluated; last: {why}")
     ap = average_precision([dataset.faces[name] for name in detections], list(detections.values()))
     median = ImageTimes(*(float(value) for value in np.median(times, axis=0)))
     return Evaluation(

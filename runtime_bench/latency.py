@@ -1,7 +1,8 @@
-"""Latency, load time and memory of an artifact, in a process that does nothing else.
+"""Latency, load time and memory of an artifact, in processes that do nothing else.
 
-``python -m runtime_bench.latency INPUT.npy ARTIFACT`` is that process: it imports numpy and the runtime, not torch, so that neither its
-memory nor its threads are in the figures.
+``python -m runtime_bench.latency INPUT.npy ARTIFACT`` is such a process, and takes plain ONNX files too: it imports numpy and the runtime,
+not torch, so that neither its memory nor its threads are in the figures. There are several, one after the other: where a process finds its
+memory makes a difference of a few percent that lasts for all of its runs.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -24,7 +26,13 @@ from model.preprocess import in_layout
 from runtime_bench.record import Latency
 from runtime_bench.runtimes import open_runtime
 
-WARMUP, RUNS = 10, 50
+if TYPE_CHECKING:  # it imports torch
+    from runtime_bench.devices import Device
+    from runtime_bench.peers import Peer
+
+WARMUP, RUNS, PROCESSES = 10, 50, 5
+_ROUNDS = 1500
+"""A quarter of a second: longer than the slices in which a system shares its processors."""
 
 
 class Measurement(msgspec.Struct, frozen=True):
@@ -35,28 +43,82 @@ class Measurement(msgspec.Struct, frozen=True):
     load_ms: float | None = None
     latency_ms: Latency | None = None
     peak_memory_bytes: int | None = None
+    first_run_ms: float | None = None
+    images_per_s: float | None = None
 
 
-def measure_latency(artifact: Artifact, tensor: np.ndarray, threads: int, runs: int = RUNS) -> Measurement:
-    """Run an artifact in a fresh process.
+class _Process(msgspec.Struct, frozen=True):
+    """What one process has measured; nothing where something stands in for the runtime."""
+
+    runtime: str
+    runtime_version: str
+    load_ms: float | None = None
+    first_run_ms: float | None = None
+    run_ms: tuple[float, ...] = ()
+    """Of every run after warm-up."""
+    yardstick_ms: float | None = None
+    peak_memory_bytes: int | None = None
+
+
+def measure_latency(
+    artifact: Artifact | Peer,
+    tensor: np.ndarray,
+    threads: int,
+    runs: int = RUNS,
+    processes: int = PROCESSES,
+    device: Device | None = None,
+) -> Measurement:
+    """Run an artifact in fresh processes.
 
     Args:
-        artifact: what to run.
+        artifact: what to run; of peers, ONNX files.
         tensor: ``(1, 3, H, W)`` float32, the input of every run.
         threads: for the runtime.
-        runs: measured ones.
+        runs: measured ones, of all processes together.
+        processes: how many; no more than runs.
+        device: where; this machine by default.
 
     Raises:
-        UserError: with the process's own words, when it failed.
+        UserError: with the process's own words, when one failed.
     """
-    return msgspec.json.decode(in_clean_process("runtime_bench.latency", tensor, [artifact], threads, "--runs", runs), type=Measurement)
+    shares = [len(share) for share in np.array_split(np.arange(runs), min(processes, runs))]
+    measured: list[_Process] = []
+    for share in shares:
+        said = in_clean_process("runtime_bench.latency", tensor, [artifact], threads, "--runs", share, device=device)
+        measured.append(msgspec.json.decode(said, type=_Process))
+        if measured[0].load_ms is None:
+            return Measurement(measured[0].runtime, measured[0].runtime_version)
+    times = np.concatenate([process.run_ms for process in measured])
+    median, p10, p90, p99 = (float(value) for value in np.percentile(times, (50, 10, 90, 99)))
+    return Measurement(
+        measured[0].runtime,
+        measured[0].runtime_version,
+        float(np.median([process.load_ms for process in measured])),
+        Latency(
+            median, p90, p99, float(times.min()), runs, WARMUP, p10, len(shares), float(np.mean([one.yardstick_ms for one in measured]))
+        ),
+        max(process.peak_memory_bytes for process in measured),
+        float(np.median([process.first_run_ms for process in measured])),
+        float(1e3 / times.mean()),
+    )
 
 
-def in_clean_process(module: str, tensor: np.ndarray, artifacts: Sequence[Artifact], threads: int, *options: object) -> str:
+def in_clean_process(
+    module: str,
+    tensor: np.ndarray,
+    artifacts: Sequence[Artifact | Peer],
+    threads: int,
+    *options: object,
+    device: Device | None = None,
+) -> str:
     """What ``python -m MODULE INPUT.npy ARTIFACT... --threads N OPTIONS`` prints; a :class:`UserError` with its own words if it fails."""
     with tempfile.TemporaryDirectory() as folder:
-        np.save(Path(folder) / "input.npy", tensor)
-        command = [sys.executable, "-m", module, f"{folder}/input.npy", *(artifact.path for artifact in artifacts), "--threads", threads]
+        tensor_file = Path(folder) / "input.npy"
+        np.save(tensor_file, tensor)
+        if device is not None:
+            there = [device.push(path) for path in (tensor_file, *(artifact.path for artifact in artifacts))]
+            return device.run([*device.python, "-m", module, *there, "--threads", str(threads), *map(str, options)])
+        command = [sys.executable, "-m", module, tensor_file, *(artifact.path for artifact in artifacts), "--threads", threads]
         finished = subprocess.run([str(word) for word in (*command, *options)], capture_output=True, text=True)
     if finished.returncode:
         lines = finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"]
@@ -64,23 +126,40 @@ def in_clean_process(module: str, tensor: np.ndarray, artifacts: Sequence[Artifa
     return finished.stdout
 
 
-def _measure(artifact: Artifact, tensor: np.ndarray, threads: int, runs: int) -> Measurement:
+def _measure(path: Path, tensor: np.ndarray, threads: int, runs: int) -> _Process:
+    if path.suffix == ".onnx":
+        from runtime_bench.runtimes.onnxruntime import OnnxFile
+
+        layout, load = "NCHW", lambda: OnnxFile(path, threads)
+    else:
+        artifact = open_artifact(path)
+        layout, load = artifact.manifest.input.layout, lambda: open_runtime(artifact, threads)
     before = _peak_memory()
     start = time.perf_counter()
-    runtime = open_runtime(artifact, threads)
+    runtime = load()
     load_ms = 1e3 * (time.perf_counter() - start)
     if runtime.simulated:
-        return Measurement(runtime.name, runtime.version)
-    tensor = in_layout(tensor, artifact.manifest.input.layout)
+        return _Process(runtime.name, runtime.version)
+    tensor = in_layout(tensor, layout)
+    yardstick_ms = _yardstick()
     times = np.empty(WARMUP + runs)
     for index in range(len(times)):
         start = time.perf_counter()
         runtime.run(tensor)
         times[index] = time.perf_counter() - start
-    measured = 1e3 * times[WARMUP:]
-    median, p90, p99 = (float(value) for value in np.percentile(measured, (50, 90, 99)))
-    latency = Latency(median, p90, p99, float(measured.min()), runs, WARMUP)
-    return Measurement(runtime.name, runtime.version, load_ms, latency, _peak_memory() - before)
+    times *= 1e3
+    peak = _peak_memory() - before
+    yardstick_ms = (yardstick_ms + _yardstick()) / 2
+    return _Process(runtime.name, runtime.version, load_ms, float(times[0]), tuple(times[WARMUP:].tolist()), yardstick_ms, peak)
+
+
+def _yardstick() -> float:
+    """Mean of several rounds of the same work on one core, milliseconds. Not the median: what is taken away is taken in large pieces."""
+    values = np.linspace(0, 1, 1 << 16, dtype=np.float32)
+    start = time.perf_counter()
+    for _ in range(_ROUNDS):
+        np.exp(np.sin(values))
+    return 1e3 * (time.perf_counter() - start) / _ROUNDS
 
 
 def _peak_memory() -> int:
@@ -98,7 +177,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of the runtime (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=RUNS, help="measured, after warm-up (default: %(default)s)")
     args = parser.parse_args()
-    print(msgspec.json.encode(_measure(open_artifact(args.artifact), np.load(args.input), args.threads, args.runs)).decode())
+    print(msgspec.json.encode(_measure(args.artifact, np.load(args.input), args.threads, args.runs)).decode())
 
 
 if __name__ == "__main__":

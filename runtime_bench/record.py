@@ -19,8 +19,14 @@ class Latency(Struct, frozen=True, forbid_unknown_fields=True):
     p99: float
     min: float
     runs: int
-    """Measured, after :attr:`warmup` that were not."""
+    """Measured, of all processes together."""
     warmup: int
+    """Runs before that in each process, not measured."""
+    p10: float | None = None
+    """With :attr:`p90` the spread: where two of these do not reach each other's median, more than noise has changed."""
+    processes: int = 1
+    yardstick_ms: float | None = None
+    """Mean time of a fixed piece of work before and after the runs: how fast the machine was meanwhile, whatever else it did."""
 
 
 class ImageTimes(Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,6 +44,131 @@ class SubsetAP(Struct, frozen=True, forbid_unknown_fields=True):
     hard: float | None
 
 
+class Peak(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the machine does at best: the best of some tries, on as many threads as what it is compared with."""
+
+    gflops: float
+    """10^9 single-precision operations a second in a matrix product of 512x512 by ONNX Runtime; a multiply-accumulate is two."""
+    copy_gbs: float
+    """10^9 bytes a second, read and written, in a copy of 128 MiB."""
+
+
+class Roofline(Struct, frozen=True, forbid_unknown_fields=True):
+    """How fast the network could be on this machine."""
+
+    peak: Peak
+    """Measured in the same run."""
+    macs: int
+    """Multiply-accumulates of the FP32 torch model at the input of the latency measurement. Exact rewrites save some of them."""
+    bytes: int
+    """Of the model file, the input and the outputs: what has to be read and written once."""
+    bound_ms: float
+    """The longer of the times that the work and the bytes take at the peak rates, of single precision."""
+
+
+class SubsetInterval(Struct, frozen=True, forbid_unknown_fields=True):
+    """Bootstrapped 95 % intervals, percentage points; see :func:`runtime_bench.widerface.drop_intervals`."""
+
+    easy: tuple[float, float] | None
+    medium: tuple[float, float] | None
+    hard: tuple[float, float] | None
+
+
+class Spread(Struct, frozen=True, forbid_unknown_fields=True):
+    """Of a figure that many detections have."""
+
+    mean: float
+    median: float
+    p95: float
+    """95 % are no worse."""
+
+
+class SizeDrift(Struct, frozen=True, forbid_unknown_fields=True):
+    """Faces of one size, pixels of the photograph."""
+
+    height_from: int
+    height_to: int | None
+    """Not included; ``None``: any height above."""
+    faces: int
+    found_before: int
+    """By the reference."""
+    lost: int
+    """Of those."""
+    gained: int
+    """Of the others."""
+
+
+class ImageDrift(Struct, frozen=True, forbid_unknown_fields=True):
+    """One photograph."""
+
+    name: str
+    change: float
+    """Detections that have no counterpart, and of those that have one, 1 - IoU and the difference of scores."""
+    lost: int
+    gained: int
+    """Faces."""
+
+
+class Drift(Struct, frozen=True, forbid_unknown_fields=True):
+    """What average precision hides: how detections differ from those of the FP32 torch model on the same photographs."""
+
+    score_threshold: float
+    """The artifact's own. Detections that neither side scores higher do not count, and faces are found above it."""
+    pairs: int
+    """Detections with a counterpart at IoU 0.5 or more."""
+    unpaired: int
+    """Detections of either side without one."""
+    box_iou: Spread | None
+    """Of pairs, as are the following; ``None`` where there is no pair."""
+    score: Spread | None
+    """Absolute difference."""
+    landmarks: Spread | None
+    """Mean distance of the five points, percent of the face's size (the square root of its box's area)."""
+    sizes: tuple[SizeDrift, ...]
+    """Faces of the ground truth by height."""
+    changed: tuple[ImageDrift, ...]
+    """The photographs that changed most, most first."""
+
+
+class Curve(Struct, frozen=True, forbid_unknown_fields=True):
+    """Precision over recall of one subset, each from 0 to 1; from the highest score down."""
+
+    subset: str
+    recall: tuple[float, ...]
+    precision: tuple[float, ...]
+
+
+class Faces(Struct, frozen=True, forbid_unknown_fields=True):
+    """Detections above the artifact's score threshold."""
+
+    boxes: tuple[tuple[float, float, float, float], ...]
+    """Left, top, right, bottom in pixels of the photograph."""
+    scores: tuple[float, ...]
+
+
+class Example(Struct, frozen=True, forbid_unknown_fields=True):
+    """A photograph that changed."""
+
+    name: str
+    before: Faces
+    """Of FP32 torch."""
+    after: Faces
+
+
+class DeviceDrift(Struct, frozen=True, forbid_unknown_fields=True):
+    """How an artifact on another device differs from itself on this machine, with the same photographs."""
+
+    machine: str
+    """This one."""
+    scores: float
+    """Largest difference over all anchors."""
+    boxes_px: float
+    landmarks_px: float
+    """Pixels of the network's input, as the line before."""
+    drift: Drift
+    """Of detections."""
+
+
 class Result(Struct, frozen=True, forbid_unknown_fields=True):
     """What one artifact costs and finds. Everything from :attr:`images` on is ``None`` or 0 until the evaluation has been through."""
 
@@ -53,6 +184,7 @@ class Result(Struct, frozen=True, forbid_unknown_fields=True):
     """What has run the artifact. Something that stands in for the artifact's own runtime has a name of its own, and measures no costs."""
     runtime_version: str
     device: str
+    """``local``, or as ``--device`` takes it."""
     machine: str
     """The processor's name."""
     threads: int
@@ -76,6 +208,22 @@ class Result(Struct, frozen=True, forbid_unknown_fields=True):
     """Of the FP32 torch model, same images, same protocol."""
     drop: SubsetAP | None = None
     """``ap_reference - ap``: positive is a loss."""
+    drop_interval: SubsetInterval | None = None
+    """Between which bounds :attr:`drop` lies, as far as the choice of photographs goes."""
+    drift: Drift | None = None
+    curves: tuple[Curve, ...] = ()
+    examples: tuple[Example, ...] = ()
+    """Of those that changed most."""
+    device_drift: DeviceDrift | None = None
+    first_run_ms: float | None = None
+    """The run after loading."""
+    images_per_s: float | None = None
+    """Throughput of the network alone, run after run."""
+    roofline: Roofline | None = None
+    dataset_digest: str = ""
+    """SHA-256 over the evaluated photographs and their faces."""
+    inputs: str = ""
+    """SHA-256 over everything that the figures depend on; records that agree on it are of the same measurement."""
 
 
 def write_results(path: Path, results: list[Result]) -> None:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from tabulate import tabulate
 
+from runtime_bench.changes import Change
 from runtime_bench.compare import Speed
 from runtime_bench.exports import Export
 from runtime_bench.profile import Operator, Profile
-from runtime_bench.record import Result, SubsetAP
+from runtime_bench.record import Drift, Result, SubsetAP
 from runtime_bench.widerface import SUBSETS
 
 
 def results_table(results: Sequence[Result]) -> str:
     """A plain-text table, and below it how to read it."""
-    headers = ["artifact", "MB", "load ms", "median ms", "p90", "p99", "min", "peak MB", "image ms", "images", *SUBSETS, "drop e / m / h"]
+    headers = ["artifact", "MB", "median ms", "p10", "p90", "p99", "min", "peak MB", "image ms", "images", *SUBSETS, "drop e / m / h"]
     rows = [
         [
-            result.artifact,
+            named(result),
             f"{result.size_bytes / 1e6:.2f}",
-            _figure(result.load_ms, 1, 0),
-            *(_figure(result.latency_ms and getattr(result.latency_ms, field), 1, 1) for field in ("median", "p90", "p99", "min")),
+            *(_figure(result.latency_ms and getattr(result.latency_ms, field), 1, 1) for field in ("median", "p10", "p90", "p99", "min")),
             _figure(result.peak_memory_bytes, 1e-6, 0),
             f"{result.image_ms.preprocess + result.image_ms.postprocess:.1f}" if result.image_ms else "-",
             result.images or "-",
@@ -31,12 +32,133 @@ def results_table(results: Sequence[Result]) -> str:
         for result in results
     ]
     lines = [tabulate(rows, headers, colalign=("left", *["right"] * (len(headers) - 1)), disable_numparse=True)]
+    lines += _speed_table(results) + drift_tables(results) + _device_table(results)
+    lines += conditions(results)
+    return "\n".join(lines)
+
+
+def conditions(results: Sequence[Result]) -> list[str]:
+    """How the figures were obtained; artifacts are named only where not all of them share a condition."""
+    lines = []
     for describe in (_weights, _latency, _accuracy):
-        said = {}
+        said: dict[str, list[str]] = {}
         for result in results:
-            said.setdefault(describe(result), []).append(result.artifact)
-        # Name the artifacts only where not all of them share the condition.
+            said.setdefault(describe(result), []).append(named(result))
         lines += [text if len(said) == 1 else f"{text} [{', '.join(names)}]" for text, names in said.items()]
+    return lines
+
+
+def _speed_table(results: Sequence[Result]) -> list[str]:
+    headers = ["speed", "load ms", "first run ms", "images / s", "GMACs", "bound ms", "reached %"]
+    rows = [
+        [
+            named(result),
+            _figure(result.load_ms, 1, 0),
+            _figure(result.first_run_ms, 1, 1),
+            _figure(result.images_per_s, 1, 1),
+            f"{result.roofline.macs / 1e9:.3f}",
+            f"{result.roofline.bound_ms:.1f}",
+            f"{100 * result.roofline.bound_ms / result.latency_ms.median:.0f}",
+        ]
+        for result in results
+        if result.roofline
+    ]
+    if not rows:
+        return []
+    peaks = dict.fromkeys((result.roofline.peak, result.threads) for result in results if result.roofline)
+    return [
+        "",
+        tabulate(rows, headers, colalign=("left", *["right"] * (len(headers) - 1)), disable_numparse=True),
+        *(
+            f"bound: by {peak.gflops:.1f} GFLOP/s (FP32 matrix product) and {peak.copy_gbs:.1f} GB/s (copy), measured in the same run on "
+            f"{threads} thread{'s' * (threads > 1)}; reached: bound over median"
+            for peak, threads in peaks
+        ),
+    ]
+
+
+def drift_tables(results: Sequence[Result]) -> list[str]:
+    """What changed against FP32 torch, in a table of its own; nothing where nothing was evaluated."""
+    headers = ["against FP32 torch", *(f"drop {subset}" for subset in SUBSETS)]
+    headers += ["box IoU", "95 %", "score", "95 %", "landmarks %", "95 %", "faces found", "lost", "gained"]
+    rows = [[named(result), *_drops(result), *_drift(result.drift)] for result in results if result.drift]
+    if not rows:
+        return []
+    return [
+        "",
+        tabulate(rows, headers, colalign=("left", *["right"] * (len(headers) - 1)), disable_numparse=True),
+        "drop: percentage points, with a bootstrapped 95 % interval; box IoU, score, landmarks: of detections that both have above the "
+        "artifact's score threshold, mean, and what 95 % are no worse than; landmarks in percent of the face's size; faces found: above it",
+        "",
+    ]
+
+
+def _device_table(results: Sequence[Result]) -> list[str]:
+    headers = ["against itself on this machine", "scores", "boxes px", "landmarks px", "box IoU", "score", "lost", "gained"]
+    rows = [
+        [
+            named(result),
+            *(f"{value:.1e}" for value in (result.device_drift.scores, result.device_drift.boxes_px, result.device_drift.landmarks_px)),
+            _figure(result.device_drift.drift.box_iou and result.device_drift.drift.box_iou.mean, 1, 6),
+            _figure(result.device_drift.drift.score and result.device_drift.drift.score.mean, 1, 6),
+            str(sum(size.lost for size in result.device_drift.drift.sizes)),
+            str(sum(size.gained for size in result.device_drift.drift.sizes)),
+        ]
+        for result in results
+        if result.device_drift
+    ]
+    if not rows:
+        return []
+    return [
+        tabulate(rows, headers, colalign=("left", *["right"] * (len(headers) - 1)), disable_numparse=True),
+        "scores, boxes, landmarks: largest difference over all anchors, pixels of the network's input; box IoU, score: of detections, mean",
+        "",
+    ]
+
+
+def named(result: Result) -> str:
+    """Of the artifact, and of the device if it is another than this machine."""
+    return result.artifact if result.device == "local" else f"{result.artifact} on {result.device}"
+
+
+def _drops(result: Result) -> list[str]:
+    intervals = [getattr(result.drop_interval, subset) if result.drop_interval else None for subset in SUBSETS]
+    return [
+        f"{drop} [{', '.join(rounded(bound, '+') for bound in interval)}]" if interval else drop
+        for drop, interval in zip(_percent(result.drop, sign="+"), intervals, strict=True)
+    ]
+
+
+def _drift(drift: Drift) -> list[str]:
+    spreads = [(drift.box_iou, 4), (drift.score, 4), (drift.landmarks, 2)]
+    found = sum(size.found_before - size.lost + size.gained for size in drift.sizes)
+    return [
+        *(_figure(spread and getattr(spread, field), 1, digits) for spread, digits in spreads for field in ("mean", "p95")),
+        f"{found} of {sum(size.faces for size in drift.sizes)}",
+        str(sum(size.lost for size in drift.sizes)),
+        str(sum(size.gained for size in drift.sizes)),
+    ]
+
+
+def changes_table(changes: Sequence[Change], earlier: Path) -> str:
+    """What changed beyond noise, what passed its limit, and how much was compared."""
+    shown = [change for change in changes if change.beyond_noise]
+    rows = [
+        [
+            change.artifact,
+            change.figure,
+            f"{change.before:.2f} {change.unit}".strip(),
+            f"{change.after:.2f} {change.unit}".strip(),
+            f"{100 * (change.after / change.before - 1):+.1f} %" if change.unit else rounded(change.after - change.before, "+"),
+            "beyond the limit" if change.beyond_limit else "",
+        ]
+        for change in shown
+    ]
+    lines = [f"against {earlier}: {len(shown)} of {sum(change.before is not None for change in changes)} figures changed beyond noise"]
+    if rows:
+        headers = ["artifact", "figure", "before", "now", "change", ""]
+        lines.append(tabulate(rows, headers, colalign=("left", "left", "right", "right", "right", "left"), disable_numparse=True))
+    lines += [f"{change.artifact}: {change.figure} not compared, {change.why}" for change in changes if change.before is None]
     return "\n".join(lines)
 
 
@@ -88,6 +210,7 @@ def exports_table(exports: Sequence[Export]) -> str:
     lines = [tabulate(rows, headers, colalign=("left", *["right"] * (len(headers) - 1)), disable_numparse=True)]
     lines += [f"{export.artifact}: {export.reason}" for export in exports if export.reason]
     results = [export.result for export in exports if export.result]
+    lines += drift_tables(results)
     return "\n".join(lines + list(dict.fromkeys(describe(result) for describe in (_latency, _accuracy) for result in results)))
 
 
@@ -141,8 +264,13 @@ def _figure(value: float | None, unit: float, digits: int) -> str:
 
 def _percent(ap: SubsetAP | None, sign: str = "") -> list[str]:
     values = [getattr(ap, subset) if ap else None for subset in SUBSETS]
+    return ["-" if value is None else rounded(value, sign) for value in values]
+
+
+def rounded(value: float, sign: str = "") -> str:
+    """Two digits."""
     # A drop of -0.0001 is no gain to speak of: round first, and have no negative zero.
-    return ["-" if value is None else f"{round(value, 2) + 0.0:{sign}.2f}" for value in values]
+    return f"{round(value, 2) + 0.0:{sign}.2f}"
 
 
 def _weights(result: Result) -> str:
@@ -150,12 +278,15 @@ def _weights(result: Result) -> str:
 
 
 def _latency(result: Result) -> str:
+    if result.latency_ms is None and result.device.startswith("qemu:"):
+        return f"latency: none, {result.machine}: {result.runtime} {result.runtime_version}"
     if result.latency_ms is None:
         return f"latency: not measured here, where {result.runtime} ({result.runtime_version}) stands in; image ms: pre- and postprocessing"
     height, width = result.latency_input
     return (
         f"latency: the network alone, {height}x{width}, {result.runtime} {result.runtime_version}, {result.threads} "
-        f"thread{'s' * (result.threads > 1)}, {result.latency_ms.runs} runs after {result.latency_ms.warmup} to warm up, {result.machine}; "
+        f"thread{'s' * (result.threads > 1)}, {result.latency_ms.runs} runs in {result.latency_ms.processes} processes, each after "
+        f"{result.latency_ms.warmup} to warm up, {result.machine}; "
         "image ms: pre- and postprocessing"
     )
 
@@ -163,6 +294,8 @@ def _latency(result: Result) -> str:
 def _accuracy(result: Result) -> str:
     if result.ap is None:
         return "AP: not measured, the run was interrupted"
+    if result.ap_reference is None:
+        return f"AP: {result.dataset}, scaling {result.protocol}"
     return (
         f"AP: {result.dataset}, scaling {result.protocol}; drop against FP32 torch on the same images "
         f"({' / '.join(_percent(result.ap_reference))}), positive is a loss"

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-from msgspec import Struct
 from onnx import TensorProto, helper, numpy_helper
+
+from runtime_bench.record import Peak
 
 _MATRIX = 512
 """All three matrices stay in a core's own cache; at 1024 they don't, and the rate falls behind what convolutions reach."""
@@ -20,15 +21,6 @@ _COPIED_BYTES = 1 << 27
 """Beyond the last-level cache of any machine that this is likely to run on."""
 _PRODUCTS, _COPIES = 50, 8
 """Tries; the fastest counts."""
-
-
-class Peak(Struct, frozen=True, forbid_unknown_fields=True):
-    """The best of some tries, on as many threads as what it is compared with."""
-
-    gflops: float
-    """10^9 single-precision operations a second in a matrix product of 512x512 by ONNX Runtime; a multiply-accumulate is two."""
-    copy_gbs: float
-    """10^9 bytes a second, read and written, in a copy of 128 MiB."""
 
 
 def measure_peak(threads: int) -> Peak:

@@ -7,6 +7,7 @@ neither right nor wrong; precision and recall are read at 1,000 score levels and
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from torchvision.ops import box_iou
 
 from model.errors import UserError
+from model.files import sha256
 from model.postprocess import Detections, Thresholds
 
 SUBSETS = ("easy", "medium", "hard")
@@ -48,6 +50,14 @@ class WiderFace:
 
     def __len__(self) -> int:
         return len(self.faces)
+
+    def digest(self) -> str:
+        """SHA-256 over names, files and faces; reads all files."""
+        digest = hashlib.sha256()
+        for name, faces in self.faces.items():
+            subsets = b"".join(faces.subsets[subset].tobytes() for subset in SUBSETS)
+            digest.update(f"{name}\0{sha256(self.images / name)}\0".encode() + faces.boxes.tobytes() + subsets)
+        return digest.hexdigest()
 
 
 def load_validation(root: Path, list_file: Path | None = None, limit: int | None = None) -> WiderFace:
@@ -131,23 +141,88 @@ def average_precision(truth: Sequence[GroundTruth], detections: Sequence[Detecti
     Returns:
         Percent for each name of :data:`SUBSETS`; NaN where the subset has no face in these images.
     """
+    counts = np.zeros((len(SUBSETS), LEVELS, 2))
+    for image in _walk_counts(truth, detections):
+        counts += image
+    return dict(zip(SUBSETS, _area(counts, _count_faces(truth).sum(axis=0)).tolist(), strict=True))
+
+
+_CURVE_POINTS = 100
+
+
+def precision_recall(truth: Sequence[GroundTruth], detections: Sequence[Detections]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Recall and precision at every tenth score level, for each name of :data:`SUBSETS` that has a face; arguments as those of
+    :func:`average_precision`."""
+    counts, faces = np.zeros((len(SUBSETS), LEVELS, 2)), _count_faces(truth).sum(axis=0)
+    for image in _walk_counts(truth, detections):
+        counts += image
+    step = LEVELS // _CURVE_POINTS
+    curves = {}
+    for subset, of_subset, total in zip(SUBSETS, counts[:, step - 1 :: step], faces, strict=True):
+        counted, hits = of_subset[of_subset[:, 0] > 0].T
+        if total:
+            curves[subset] = (hits / total, hits / counted)
+    return curves
+
+
+RESAMPLES = 1000
+MINIMUM_IMAGES = 10
+"""With fewer, resampling sees too little of how photographs differ to speak of an interval."""
+
+
+def drop_intervals(
+    truth: Sequence[GroundTruth], reference: Sequence[Detections], found: Sequence[Detections]
+) -> dict[str, tuple[float, float] | None]:
+    """How far a drop in average precision may be due to the choice of images: its bootstrapped 95 % interval.
+
+    Images are drawn with replacement (seeded) and both sides are scored on the same draw, with scores stretched as over all images.
+
+    Args:
+        truth, reference, found: of the same images in the same order; detections best first.
+
+    Returns:
+        The 2.5th and 97.5th percentile of ``AP of reference - AP of found``, percentage points, for each name of :data:`SUBSETS`;
+        ``None`` where fewer than :data:`MINIMUM_IMAGES` have a face of the subset.
+    """
+    draws = np.random.default_rng(0).multinomial(len(truth), np.full(len(truth), 1 / len(truth)), RESAMPLES).astype(np.float32)
+    faces = _count_faces(truth)
+    drops = np.zeros((RESAMPLES, len(SUBSETS)))
+    for sign, detections in ((1, reference), (-1, found)):
+        # Whole numbers below 2^24: sums in single precision are exact.
+        counts = np.stack([image.astype(np.float32) for image in _walk_counts(truth, detections)])
+        for column in range(len(SUBSETS)):
+            drawn = (draws @ counts[:, column].reshape(len(truth), -1)).reshape(RESAMPLES, LEVELS, 2)
+            drops[:, column] += sign * _area(drawn.astype(np.float64), draws @ faces[:, column])
+    enough = (faces > 0).sum(axis=0) >= MINIMUM_IMAGES
+    # A draw may hold no face of a rare subset, and then has no AP.
+    bounds = [tuple(np.nanpercentile(drops[:, column], (2.5, 97.5)).tolist()) if enough[column] else None for column in range(len(SUBSETS))]
+    return dict(zip(SUBSETS, bounds, strict=True))
+
+
+def _count_faces(truth: Sequence[GroundTruth]) -> np.ndarray:
+    """``(images, subsets)``."""
+    return np.array([[int(faces.subsets[subset].sum()) for subset in SUBSETS] for faces in truth], np.int64)
+
+
+def _walk_counts(truth: Sequence[GroundTruth], detections: Sequence[Detections]) -> Iterator[np.ndarray]:
+    """For each image ``(subsets, LEVELS, 2)``: detections that count and faces found, at each level."""
     stretched = _stretch_scores([found.scores for found in detections])
-    counts = {subset: np.zeros((LEVELS, 2)) for subset in SUBSETS}  # detections that count, faces found; at each level
     for faces, found, scores in zip(truth, detections, stretched, strict=True):
-        if not len(found) or not len(faces.boxes):
-            continue  # as the official tools do: without a face in the image, detections are not counted against it
-        claimed, overlaps = _claims(faces.boxes, found.boxes)
-        # How many detections reach each level; they are sorted, so the rest is cumulative sums.
-        reach = np.searchsorted(-scores, -_levels(), side="right")
-        for subset in SUBSETS:
-            inside = faces.subsets[subset]
-            ignored = overlaps & ~inside[claimed]
-            found_first = np.zeros(len(found), bool)
-            hits = np.flatnonzero(overlaps & inside[claimed])
-            found_first[hits[np.unique(claimed[hits], return_index=True)[1]]] = True
-            for column, counted in enumerate((~ignored, found_first)):
-                counts[subset][:, column] += np.concatenate([[0], np.cumsum(counted)])[reach]
-    return {subset: _area(counts[subset], sum(int(faces.subsets[subset].sum()) for faces in truth)) for subset in SUBSETS}
+        counts = np.zeros((len(SUBSETS), LEVELS, 2))
+        # As the official tools do: without a face in the image, detections are not counted against it.
+        if len(found) and len(faces.boxes):
+            claimed, overlaps = claim_faces(faces.boxes, found.boxes)
+            # How many detections reach each level; they are sorted, so the rest is cumulative sums.
+            reach = np.searchsorted(-scores, -_levels(), side="right")
+            for of_subset, subset in zip(counts, SUBSETS, strict=True):
+                inside = faces.subsets[subset]
+                ignored = overlaps & ~inside[claimed]
+                found_first = np.zeros(len(found), bool)
+                hits = np.flatnonzero(overlaps & inside[claimed])
+                found_first[hits[np.unique(claimed[hits], return_index=True)[1]]] = True
+                for column, counted in enumerate((~ignored, found_first)):
+                    of_subset[:, column] = np.concatenate([[0], np.cumsum(counted)])[reach]
+        yield counts
 
 
 def _levels() -> np.ndarray:
@@ -163,7 +238,7 @@ def _stretch_scores(scores: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [(image.astype(np.float64) - low) / spread for image in scores]
 
 
-def _claims(faces: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def claim_faces(faces: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each detection, the face that it overlaps most, and whether by enough.
 
     The official tools count pixels: a box from 0 to 1 is two pixels wide. Hence the 1 on right and bottom.
@@ -174,12 +249,17 @@ def _claims(faces: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return claimed, iou[np.arange(len(found)), claimed] >= IOU
 
 
-def _area(counts: np.ndarray, faces: int) -> float:
-    """Area under the envelope of precision over recall (VOC 2010 and later), percent."""
-    if not faces:
-        return float("nan")
-    counted, hits = counts.T
-    recall = np.concatenate([[0.0], hits / faces, [1.0]])
-    precision = np.concatenate([[0.0], np.divide(hits, counted, out=np.zeros(LEVELS), where=counted > 0), [0.0]])
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    return 100.0 * float(np.sum(np.diff(recall) * envelope[1:]))
+def _area(counts: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Area under the envelope of precision over recall (VOC 2010 and later), percent; NaN where there is no face.
+
+    Args:
+        counts: ``(..., LEVELS, 2)`` detections that count and faces found, at each level.
+        faces: ``(...)`` how many there are to find.
+    """
+    counted, hits = counts[..., 0], counts[..., 1]
+    total = np.where(faces > 0, faces, np.nan)[..., None]
+    ends = np.zeros_like(total)
+    recall = np.concatenate([ends, hits / total, ends + 1], axis=-1)
+    precision = np.concatenate([ends, np.divide(hits, counted, out=np.zeros(counted.shape), where=counted > 0), ends], axis=-1)
+    envelope = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
+    return 100.0 * np.sum(np.diff(recall, axis=-1) * envelope[..., 1:], axis=-1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnxruntime
 
@@ -37,10 +39,14 @@ def open_session(artifact: Artifact, options: onnxruntime.SessionOptions) -> onn
     library = artifact.manifest.runtime.library
     if library is not None:
         options.register_custom_ops_library(str(library_path(library)))
+    return _load(artifact.model_path, options)
+
+
+def _load(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
     try:
-        return onnxruntime.InferenceSession(artifact.model_path, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exception classes share no base but this
-        raise UserError(f"{artifact.model_path}: onnxruntime refuses it: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path}: onnxruntime refuses it: {' '.join(str(error).split())}") from None
 
 
 class OnnxRuntime:
@@ -58,3 +64,23 @@ class OnnxRuntime:
     def run(self, tensor: np.ndarray) -> Outputs:
         values = self._session.run([self._names[meaning] for meaning in Outputs._fields], {self._input: tensor})
         return Outputs(*(value[0] for value in values))
+
+
+class OnnxFile:
+    """Runs any ONNX file with one input; a :class:`UserError` where onnxruntime refuses it."""
+
+    name = "onnxruntime"
+    version = onnxruntime.__version__
+    simulated = False
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self._session = _load(path, session_options(threads))
+        self._input = self._session.get_inputs()[0].name
+
+    @property
+    def outputs(self) -> list[tuple[str, list[int | str]]]:
+        """Names and shapes."""
+        return [(output.name, output.shape) for output in self._session.get_outputs()]
+
+    def run(self, tensor: np.ndarray) -> list[np.ndarray]:
+        return self._session.run(None, {self._input: tensor})

@@ -12,7 +12,7 @@ from PIL import Image
 
 from model.preprocess import load_image
 from runtime_bench.drift import ap_drop
-from runtime_bench.record import SubsetAP, read_results
+from runtime_bench.record import Peak, SubsetAP, read_results
 from runtime_bench.samples import PORTRAIT, sample_set
 from runtime_bench.widerface import load_validation
 from tests.conftest import error_line
@@ -34,8 +34,25 @@ def test_run_on_the_samples(cli, artifact, tmp_path):
     assert 0 < result.latency_ms.min <= result.latency_ms.median <= result.latency_ms.p90 <= result.latency_ms.p99
     # The network's own memory: its weights at least, far less than torch, which is not in the measuring process.
     assert 2e6 < result.peak_memory_bytes < 200e6
+    assert result.first_run_ms > result.latency_ms.min * 0.9
+    assert result.images_per_s < 1e3 / result.latency_ms.min
     assert result.protocol == "letterbox-320x320"
     assert abs(result.drop.hard) < 0.02
+    assert (result.drift.pairs, result.drift.unpaired) in ((1, 0), (0, 0))  # the portrait; untrained weights find nothing
+
+
+def test_the_bound_is_by_work_here_and_by_bytes_on_a_machine_with_slow_memory(cli, artifact, tmp_path, monkeypatch):
+    """The public figure at 640x640 is 0.981 GMACs, a quarter at 320x320; 2100 anchors of 40x40, 20x20 and 10x10 places come out twice."""
+    for peak, bound in ((Peak(gflops=100, copy_gbs=50), "work"), (Peak(gflops=100, copy_gbs=0.1), "bytes")):
+        monkeypatch.setattr("runtime_bench.benchmark._peak", lambda threads, peak=peak: peak)
+        code, table, _ = cli("runtime_bench", "run", artifact, "--runs", 1, "--limit", 1, "--json", tmp_path / "r.json")
+        assert code == 0
+        roofline = read_results(tmp_path / "r.json")[0].roofline
+        assert roofline.peak == peak
+        assert roofline.macs == pytest.approx(0.981e9 / 4, rel=1e-3)
+        assert roofline.bytes == (artifact / "model.onnx").stat().st_size + 320 * 320 * 3 * 4 + 2 * 2100 * 15 * 4
+        assert roofline.bound_ms == pytest.approx({"work": 1e3 * 2 * roofline.macs / 100e9, "bytes": 1e3 * roofline.bytes / 0.1e9}[bound])
+        assert f"{roofline.bound_ms:.1f}" in table
 
 
 def test_the_samples_faces_are_where_they_are_said_to_be(public_retinaface):
