@@ -16,13 +16,9 @@ actor Camera {
   private let output = AVCaptureVideoDataOutput()
   private let receiver: FrameReceiver
 
-  /// Of each frame; while one is in work, newer ones are dropped.
-  nonisolated let results: AsyncStream<Result<Detection, any Error>>
-
-  init(_ detector: Detector) {
-    let (stream, continuation) = AsyncStream.makeStream(of: Result<Detection, any Error>.self, bufferingPolicy: .bufferingNewest(1))
-    results = stream
-    receiver = FrameReceiver(detector, continuation)
+  /// - Parameter show: what each frame has; while one is in work, newer ones are dropped.
+  init(_ detector: Detector, show: @escaping @MainActor @Sendable (Result<Detection, any Error>) -> Void) {
+    receiver = FrameReceiver(detector, show)
   }
 
   /// Asks for permission where it has not been given or refused.
@@ -70,20 +66,21 @@ actor Camera {
 /// Hands frames to the detector, on whose queue they come.
 private final class FrameReceiver: NSObject, AVCaptureVideoDataOutputSampleBufferDelegate, Sendable {
   let detector: Detector
-  private let results: AsyncStream<Result<Detection, any Error>>.Continuation
+  private let show: @MainActor @Sendable (Result<Detection, any Error>) -> Void
 
-  init(_ detector: Detector, _ results: AsyncStream<Result<Detection, any Error>>.Continuation) {
+  init(_ detector: Detector, _ show: @escaping @MainActor @Sendable (Result<Detection, any Error>) -> Void) {
     self.detector = detector
-    self.results = results
+    self.show = show
   }
 
   func captureOutput(_ output: AVCaptureOutput, didOutput sampleBuffer: CMSampleBuffer, from connection: AVCaptureConnection) {
-    detector.assumeIsolated { detector in
-      do {
-        if let detection = try detector.detect(sampleBuffer) { results.yield(.success(detection)) }
-      } catch {
-        results.yield(.failure(error))
-      }
+    let result: Result<Detection, any Error>
+    do {
+      guard let detection = try detector.assumeIsolated({ try $0.detect(sampleBuffer) }) else { return }
+      result = .success(detection)
+    } catch {
+      result = .failure(error)
     }
+    Task { @MainActor in show(result) }
   }
 }

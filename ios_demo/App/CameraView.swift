@@ -17,7 +17,7 @@ struct CameraView: View {
 
   init(session: DetectorSession) {
     self.session = session
-    _camera = State(initialValue: Camera(session.detector))
+    _camera = State(initialValue: Camera(session.detector) { session.show($0, isContinuous: true) })
   }
 
   var body: some View {
@@ -39,9 +39,6 @@ struct CameraView: View {
     }
     .task(id: front) { await start() }
     .task {
-      for await result in camera.results { session.show(result, isContinuous: true) }
-    }
-    .task {
       for await _ in NotificationCenter.default.notifications(named: AVCaptureSession.wasInterruptedNotification).map({ $0.name }) {
         problem = Texts.cameraInterrupted
       }
@@ -58,12 +55,14 @@ struct CameraView: View {
     }
     .onDisappear {
       Task { await camera.stop() }
+      session.isLive = false
       session.clearPicture()
     }
   }
 
   private func start() async {
     session.clearPicture()
+    session.isLive = true
     do {
       mirrored = try await camera.start(front: front)  // as the preview shows it
       (problem, canOpenSettings) = (nil, false)

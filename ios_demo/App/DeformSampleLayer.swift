@@ -5,7 +5,9 @@ import Metal
 
 /// Core ML's custom layer of route `custom`: `export/coreml_custom.py` names it and its parameters. On the CPU it is the C kernel; on the GPU
 /// `DeformSample.metal`, whose results the detector compares with the kernel's before it believes them.
-@objc(AcwfaceDeformSample)
+#if canImport(ObjectiveC)  // for the checks, which run elsewhere
+  @objc(AcwfaceDeformSample)
+#endif
 final class DeformSampleLayer: NSObject, MLCustomLayer {
   private let layer: DeformLayer
   private var parameters: Parameters

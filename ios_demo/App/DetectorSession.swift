@@ -16,6 +16,9 @@ final class DetectorSession {
   private(set) var times: StageTimes?
   private(set) var framesPerSecond: Double?
 
+  /// Whether the camera is seen: frames that were in work when it went away are not shown.
+  var isLive = false
+
   var chosen: String? {
     didSet {
       UserDefaults.standard.set(chosen, forKey: "model")
@@ -82,8 +85,9 @@ final class DetectorSession {
     }
   }
 
-  /// Shows what a frame or a photograph has; nil: no model was open.
+  /// Shows what a frame or a photograph has.
   func show(_ result: Result<Detection, any Error>, isContinuous: Bool) {
+    if isContinuous && !isLive { return }
     switch result {
     case .failure(let error):
       forget()

@@ -76,7 +76,7 @@ final class Network {
       guard let array = prediction.featureValue(for: output.name)?.multiArrayValue, array.dataType == .float32 else {
         throw ModelError(text: Texts.noOutput(output.name))
       }
-      try withTensors([array]) { $0[0].copy(to: &answers[keyPath: Outputs.place(of: output.meaning)]) }
+      withTensors([array]) { $0[0].copy(to: &answers[keyPath: Outputs.place(of: output.meaning)]) }
     }
     return answers
   }
