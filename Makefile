@@ -21,7 +21,8 @@
 #   PEOPLE=DIR            photographs without labels for training (default: those beside the project)
 #   ORT_INCLUDE=DIR LITERT_INCLUDE=DIR  C headers of one's own for make native (default: fetched); ANDROID_NDK=DIR builds for Android too
 #   ANDROID_ARTIFACTS="DIR DIR"  what the Android demo gets (default: the TFLite artifacts of the above, and INT8 ones that are there)
-#   ANDROID_JAR=FILE      an SDK's android.jar for make test-android (default: one is made); DEBIAN_MIRROR=URL to fetch from (default: apt's)
+#   ANDROID_JAR=FILE      an SDK's android.jar for make test-android (default: one is made); DEBIAN_MIRROR=URL to fetch from, for iOS too (default: apt's)
+#   IOS_ARTIFACTS="DIR DIR"  what the iOS demo gets (default: the Core ML artifacts of the above)
 #   PYTHON=python3.12     interpreter that .venv is made with (default: the first suitable one found)
 
 SHELL := /bin/bash
@@ -65,7 +66,7 @@ FIXED_SIZE = $(foreach precision,$(PRECISION),$(foreach size,$(filter-out dynami
 TFLITE_ARTIFACTS := $(call FIXED_SIZE,tflite)
 COREML_ARTIFACTS := $(call FIXED_SIZE,coreml)
 
-.PHONY: help all setup test test-accuracy golden test-android android-assets lint summary export-onnx bench-onnx export-tflite bench-tflite export-coreml bench-coreml export-all bench-speed detect native bench-kernel data train-shipped bench-train lock clean FORCE
+.PHONY: help all setup test test-accuracy golden test-android android-assets test-ios ios-assets lint summary export-onnx bench-onnx export-tflite bench-tflite export-coreml bench-coreml export-all bench-speed detect native bench-kernel data train-shipped bench-train lock clean FORCE
 
 help: ## list the targets
 	@sed -n '/^#/!q;s/^# \{0,1\}//p;s/^#$$//p' Makefile
@@ -99,14 +100,22 @@ test-accuracy: .venv/.ready ## WIDER FACE accuracy of the public weights, torch 
 golden: .venv/.ready ## write the vectors that Kotlin and Swift replay (tests/golden)
 	$(PY) -m tests.golden.make_golden
 
-# Needs no .venv: Python's standard library is enough.
+# These two need no .venv: Python's standard library is enough.
 test-android: ## compile, test and package the Android demo, without Google's repositories (minutes)
-	$(firstword $(wildcard $(PY)) python3) android_demo/tools/check.py
+	$(firstword $(wildcard $(PY)) python3) -m android_demo.tools.check
 
 ANDROID_ARTIFACTS ?= $(TFLITE_ARTIFACTS) $(wildcard $(OUT)/artifacts/*-int8-*-tflite)
 
 android-assets: $(addsuffix /detector.json,$(filter $(TFLITE_ARTIFACTS),$(ANDROID_ARTIFACTS))) | .venv/.ready ## put ANDROID_ARTIFACTS into the Android demo
-	$(PY) -m android_demo.tools.assets $(ANDROID_ARTIFACTS)
+	$(PY) -m demo_tools.assets android $(ANDROID_ARTIFACTS)
+
+test-ios: ## test the iOS demo's core with Swift, check the rest of it, without a Mac; needs root (minutes)
+	$(firstword $(wildcard $(PY)) python3) -m ios_demo.tools.check
+
+IOS_ARTIFACTS ?= $(COREML_ARTIFACTS)
+
+ios-assets: $(addsuffix /detector.json,$(filter $(COREML_ARTIFACTS),$(IOS_ARTIFACTS))) | .venv/.ready ## put IOS_ARTIFACTS into the iOS demo
+	$(PY) -m demo_tools.assets ios $(IOS_ARTIFACTS)
 
 lint: .venv/.ready ## style and formatting
 	$(PY) -m ruff check .

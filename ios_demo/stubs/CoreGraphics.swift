@@ -15,7 +15,7 @@ public enum CGImageAlphaInfo: UInt32 {
 }
 
 public struct CGBitmapInfo: OptionSet, Sendable {
-  public let rawValue: UInt32
+  public let rawValue: UInt32  // swift
   public init(rawValue: UInt32) { self.rawValue = rawValue }  // swift
   public static let byteOrder32Little = CGBitmapInfo(rawValue: 2 << 12)  // objc CGBitmapInfo/kCGBitmapByteOrder32Little
 }

@@ -5,7 +5,7 @@ public typealias CVReturn = Int32
 public typealias OSType = UInt32
 
 public struct CVPixelBufferLockFlags: OptionSet, Sendable {
-  public let rawValue: UInt64
+  public let rawValue: UInt64  // swift
   public init(rawValue: UInt64) { self.rawValue = rawValue }  // swift
   public static let readOnly = CVPixelBufferLockFlags(rawValue: 1)  // objc CVPixelBufferLockFlags/kCVPixelBufferLock_ReadOnly
 }

@@ -27,10 +27,14 @@ struct Resampling {
       let centre = (Double(target) + 0.5) * scale
       let first = max(Int(centre - support + 0.5), 0)
       let last = min(Int(centre + support + 0.5), from)
-      let exact = (first..<last).map { max(0, 1 - abs((Double($0) - centre + 0.5) * (1 / support))) }
+      let exact: [Double] = (first..<last).map { source in
+        let distance = (Double(source) - centre + 0.5) * (1 / support)
+        return max(0, 1 - abs(distance))
+      }
       let sum = exact.reduce(0, +)
       for (tap, weight) in exact.enumerated() {
-        weights[target * taps + tap] = Int32(0.5 + (sum == 0 ? weight : weight / sum) * Double(1 << Self.precision))
+        let share = sum == 0 ? weight : weight / sum
+        weights[target * taps + tap] = Int32(0.5 + share * Double(1 << Self.precision))
       }
       sources.append(first..<last)
     }
