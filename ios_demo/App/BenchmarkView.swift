@@ -37,8 +37,6 @@ struct BenchmarkRequest: Sendable {
 /// - Returns: the record's file, in the app's documents.
 func measure(_ request: BenchmarkRequest, _ model: Model, _ detector: Detector) async throws -> URL {
   guard request.isValid else { throw ModelError(text: Texts.benchmarkArguments) }
-  let isFresh = await detector.isFresh
-  let memory = peakMemory()
   let measured = try await detector.measure(model, request.units, warmup: request.warmup, runs: request.runs)
   let input = model.manifest.input
   guard let height = input.height, let width = input.width else { throw ModelError(text: Texts.noPictureBuffer) }
@@ -47,7 +45,7 @@ func measure(_ request: BenchmarkRequest, _ model: Model, _ detector: Detector) 
     artifact: model.name, manifest: model.manifest, runtimeVersion: "iOS \(Models.systemVersion)",
     device: "Apple \(machine), iOS \(Models.systemVersion), \(request.units.rawValue)", machine: machine, threads: 0,
     loadMs: measured.loadMs, latency: Latency(times: measured.times, warmup: request.warmup), inputHeight: height, inputWidth: width,
-    peakMemoryBytes: isFresh ? peakMemory() - memory : nil)
+    peakMemoryBytes: measured.peakMemoryBytes)
   let folder = try FileManager.default
     .url(for: .documentDirectory, in: .userDomainMask, appropriateFor: nil, create: true)
     .appendingPathComponent("benchmark")
@@ -55,13 +53,6 @@ func measure(_ request: BenchmarkRequest, _ model: Model, _ detector: Detector) 
   let file = folder.appendingPathComponent("\(model.name)-\(request.units.rawValue).json")
   try Data(try record.json().utf8).write(to: file, options: .atomic)
   return file
-}
-
-/// Bytes: the process's largest resident memory so far, as `runtime_bench/latency.py` reads it on a Mac.
-private func peakMemory() -> Int {
-  var usage = rusage()
-  getrusage(RUSAGE_SELF, &usage)
-  return usage.ru_maxrss
 }
 
 /// As Apple calls the phone, "iPhone15,2"; iOS does not tell the processor's name.

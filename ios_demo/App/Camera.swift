@@ -12,7 +12,7 @@ actor Camera {
   nonisolated let session = AVCaptureSession()
   nonisolated var unownedExecutor: UnownedSerialExecutor { queue.asUnownedSerialExecutor() }
 
-  private let queue = DispatchSerialQueue(label: "camera", qos: .userInitiated)
+  private let queue = DispatchSerialQueue(label: "camera")
   private let output = AVCaptureVideoDataOutput()
   private let receiver: FrameReceiver
 

@@ -97,23 +97,23 @@ private struct CameraPreview: UIViewRepresentable {
   }
 
   func updateUIView(_ view: PreviewView, context: Context) {
-    if started > 0 { view.followRotation() }
+    view.followRotation(of: started)
   }
 }
 
 private final class PreviewView: UIView {
   private var coordinator: AVCaptureDevice.RotationCoordinator?
   private var observation: NSKeyValueObservation?
+  private var followed = 0
 
   override class var layerClass: AnyClass { AVCaptureVideoPreviewLayer.self }
 
   var preview: AVCaptureVideoPreviewLayer { layer as! AVCaptureVideoPreviewLayer }
 
-  /// Frames are turned as the preview is, so that faces are where they are seen, and upright.
-  func followRotation() {
-    guard let session = preview.session, let device = (session.inputs.first as? AVCaptureDeviceInput)?.device,
-      coordinator?.device !== device
-    else { return }
+  /// Frames are turned as the preview is, so that faces are where they are seen, and upright. Each start makes connections anew.
+  func followRotation(of started: Int) {
+    guard started != followed, let device = (preview.session?.inputs.first as? AVCaptureDeviceInput)?.device else { return }
+    followed = started
     let coordinator = AVCaptureDevice.RotationCoordinator(device: device, previewLayer: preview)
     self.coordinator = coordinator
     observation = coordinator.observe(\.videoRotationAngleForHorizonLevelPreview, options: [.initial, .new]) { [weak self] coordinator, _ in

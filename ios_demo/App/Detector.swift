@@ -29,19 +29,30 @@ struct OpenedModel: Sendable {
   let refusal: String?
 }
 
+/// Of the network alone.
+struct Measurement: Sendable {
+  let loadMs: Double
+
+  /// Milliseconds of each run after those to warm up.
+  let times: [Double]
+
+  /// What opening and running added to the process's resident memory at its peak; nil if another model was opened before.
+  let peakMemoryBytes: Int?
+}
+
 /// Opens models and finds faces. Everything that has to do with models happens on ``queue``, one task after the other, never on the main one;
 /// camera frames come on it as well.
 ///
 /// Models run through MLModel and not through Vision: Vision's `scaleFit` centres the photograph, `model/preprocess.py` puts it into the upper
 /// left corner, and its filter is not Pillow's.
 actor Detector {
-  nonisolated let queue = DispatchSerialQueue(label: "detector", qos: .userInitiated)
+  nonisolated let queue = DispatchSerialQueue(label: "detector")
   nonisolated var unownedExecutor: UnownedSerialExecutor { queue.asUnownedSerialExecutor() }
 
   private var ready: Ready?
 
   /// Whether no model was opened yet: only then the process's memory says what one takes.
-  private(set) var isFresh = true
+  private var isFresh = true
 
   /// What a picture needs on its way.
   private struct Ready {
@@ -62,6 +73,7 @@ actor Detector {
     try Models.check(model)
     do {
       let compiled = try await Models.compiled(model)
+      try Task.checkCancellation()  // meanwhile another may have been chosen
       let picture = try makePicture(model.manifest)
       var (opened, refusal) = (units, String?.none)
       var network = try open(compiled, model.manifest, units)
@@ -98,14 +110,13 @@ actor Detector {
   func detect(_ photograph: Photograph) throws -> Detection? { try photograph.withPicture { try detect($0) } }
 
   /// Runs the network alone, on noise.
-  ///
-  /// - Returns: milliseconds for opening, and for each run after those to warm up.
-  func measure(_ model: Model, _ units: ComputeUnits, warmup: Int, runs: Int) async throws -> (loadMs: Double, times: [Double]) {
+  func measure(_ model: Model, _ units: ComputeUnits, warmup: Int, runs: Int) async throws -> Measurement {
     ready = nil
     try Models.check(model)
     let compiled = try await Models.compiled(model)
     let picture = try makePicture(model.manifest)
     fillWithNoise(picture)
+    let (wasFresh, memory) = (isFresh, peakMemory())
     let start = milliseconds()
     let network = try open(compiled, model.manifest, units)
     let loadMs = milliseconds() - start
@@ -115,7 +126,7 @@ actor Detector {
       _ = try network.run(picture)
       if run >= warmup { times.append(milliseconds() - before) }
     }
-    return (loadMs, times)
+    return Measurement(loadMs: loadMs, times: times, peakMemoryBytes: wasFresh ? peakMemory() - memory : nil)
   }
 
   private func open(_ compiled: URL, _ manifest: Manifest, _ units: ComputeUnits) throws -> Network {
@@ -165,6 +176,13 @@ actor Detector {
     // Locked, and of one plane: it has an address.
     let pixels = CVPixelBufferGetBaseAddress(buffer)!
     return try body(Picture(pixels: pixels, height: height, width: width, rowBytes: CVPixelBufferGetBytesPerRow(buffer)))
+  }
+
+  /// Bytes: the process's largest resident memory so far, as `runtime_bench/latency.py` reads it on a Mac.
+  private func peakMemory() -> Int {
+    var usage = rusage()
+    getrusage(RUSAGE_SELF, &usage)
+    return usage.ru_maxrss
   }
 
   private func milliseconds() -> Double { Double(DispatchTime.now().uptimeNanoseconds) / 1e6 }

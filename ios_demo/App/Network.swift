@@ -28,10 +28,9 @@ struct Placement: Sendable, Equatable {
   var gpu = 0
   var cpu = 0
 
-  /// - Returns: nil where Core ML does not tell: before iOS 17.4, and for models that it has no plan of.
+  /// - Returns: nil where Core ML does not tell, for models that it has no plan of.
   static func load(_ compiled: URL, _ units: ComputeUnits) async -> Placement? {
-    guard #available(iOS 17.4, *), let plan = try? await MLComputePlan.load(contentsOf: compiled, configuration: units.configuration)
-    else { return nil }
+    guard let plan = try? await MLComputePlan.load(contentsOf: compiled, configuration: units.configuration) else { return nil }
     var devices: [MLComputeDevice] = []
     switch plan.modelStructure {
     case .program(let program):

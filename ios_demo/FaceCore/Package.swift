@@ -3,7 +3,7 @@ import PackageDescription
 
 let package = Package(
   name: "FaceCore",
-  platforms: [.iOS(.v17), .macOS(.v14)],
+  platforms: [.iOS(.v18), .macOS(.v15)],
   products: [.library(name: "FaceCore", targets: ["FaceCore"])],
   targets: [
     // `kernel` is a link to export/kernel: one source for every runtime. ONNX Runtime's and LiteRT's adapters stay out.

@@ -58,7 +58,6 @@ public protocol MLCustomLayer {
 
 // The compute plan has a Swift interface of its own.
 
-@available(iOS 17.4, *)
 public final class MLComputePlan: Sendable {
   public struct DeviceUsage: Sendable {
     public let preferred: MLComputeDevice  // swift
@@ -78,7 +77,6 @@ public final class MLCPUComputeDevice: Sendable {}
 public final class MLGPUComputeDevice: Sendable {}
 public final class MLNeuralEngineComputeDevice: Sendable {}
 
-@available(iOS 17.4, *)
 public enum MLModelStructure: Sendable {
   case neuralNetwork(NeuralNetwork)  // swift
   case program(Program)  // swift

@@ -177,13 +177,23 @@ def check_types(system: Path) -> None:
     inside(system, " && ".join(commands))
 
 
-def check_neon(system: Path) -> None:
-    """The kernel's ARM form by the compiler that Xcode has, though not by its version: built, not run."""
-    # The C library's headers are this machine's: alike, but for a list of what x86 lacks.
-    (OUT / "headers" / "gnu").mkdir(parents=True, exist_ok=True)
-    (OUT / "headers" / "gnu" / "stubs-32.h").touch()
-    options = "--target=aarch64-linux-gnu -O2 -Wall -Wextra -I build/ios/headers -I /usr/include/x86_64-linux-gnu"
-    inside(system, f"{CLANG} {options} -c export/kernel/neon.c -o build/ios/neon.o")
+def check_metal(system: Path) -> None:
+    """The custom layer's Metal code, as C++, against the golden vectors. How Core ML's textures hold arrays, this cannot tell."""
+    cases = json.loads((ROOT / "tests" / "golden" / "deform.json").read_text(encoding="utf-8"))["cases"]
+    numbers = [
+        number
+        for case in cases
+        for number in (*case["size"], case["channels"], case["offset_limit"], case["negative_slope"])
+        + tuple(value for name in ("predicted", "mixed", "bias") for value in case[name])
+    ]
+    (OUT / "layers.txt").write_text(" ".join(map(str, numbers)))
+    options = "-std=c++17 -O1 -Wall -Wno-unknown-attributes -I ios_demo/stubs/metal"
+    inside(system, f"{CLANG}++ {options} ios_demo/tools/run_metal.cpp -o build/ios/run_metal")
+    actual = [float(word) for word in inside(system, "build/ios/run_metal < build/ios/layers.txt").split()]
+    expected = [value for case in cases for value in case["out"]]
+    different = sum(not abs(one - other) <= 1e-4 * max(1, abs(other)) for one, other in zip(actual, expected, strict=True))
+    if different:
+        raise SystemExit(f"error: DeformSample.metal gives {different} of {len(expected)} values that are not torchvision's")
 
 
 def main() -> None:
@@ -229,8 +239,8 @@ def main() -> None:
         run_tests(system, "address", f"--sanitize=address {options}", ASAN_OPTIONS="detect_leaks=0")
     with step("thread sanitizer"):
         run_tests(system, "thread", "--sanitize=thread")
-    with step("NEON"):
-        check_neon(system)
+    with step("Metal code, as C++"):
+        check_metal(system)
     print(f"all checks passed in {time.perf_counter() - start:.0f} s")
 
 

@@ -67,7 +67,7 @@ def pixels(height: int, width: int, seed: int) -> np.ndarray:
 def letterbox() -> dict:
     sizes = [(640, 640), (480, 640), (320, 320), (33, 57)]
     photographs = [(480, 640), (640, 480), (1080, 1920), (1920, 1080), (4032, 3024)]
-    photographs += [(5, 10), (7, 10), (1, 1000), (1000, 1), (1, 1), (333, 777), (641, 639)]
+    photographs += [(5, 10), (10, 5), (7, 10), (1, 1000), (1000, 1), (1, 1), (333, 777), (641, 639)]
     cases = []
     for size in [*sizes, (5, 5), (64, 64)]:
         for height, width in photographs:
