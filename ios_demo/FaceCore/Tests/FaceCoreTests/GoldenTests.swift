@@ -141,6 +141,25 @@ struct GoldenTests {
     #expect([parity.anchors, parity.photographs] == ["anchors", "photographs"].map { wanted[$0].int })
   }
 
+  /// The example has Python's defaults.
+  @Test func whatIsLeftOutHasPythonsDefault() throws {
+    let file = try Golden.read("manifest.json")
+    let text = file.cases[0]["text"].string
+    let short = try Manifest(
+      json: text.replacing([
+        (#""score":0.5,"nms_iou":0.4,"top_k":5000,"keep":750"#, ""), (#""mean":[104.0,117.0,123.0],"scale":1.0,"colour_order":"BGR","#, ""),
+        (#""name":"image","dtype":"float32","#, ""),
+      ]))
+    let (input, thresholds) = (file["manifest"]["input"], file["manifest"]["thresholds"])
+    #expect([short.thresholds.score, short.thresholds.nmsIou] == [thresholds["score"].double, thresholds["nms_iou"].double])
+    #expect([short.thresholds.topK, short.thresholds.keep] == [thresholds["top_k"].int, thresholds["keep"].int])
+    #expect(short.input.spec.mean == input["mean"].doubles)
+    #expect(short.input.spec.scale == input["scale"].double)
+    #expect(short.input.spec.colourOrder.rawValue == input["colour_order"].string)
+    #expect(short.input.name == input["name"].string)
+    #expect(short.input.dtype.rawValue == input["dtype"].string)
+  }
+
   @Test func theBenchmarkWritesTheHarnessRecord() throws {
     let file = try Golden.read("record.json")
     let expected = file["records"].list[0]
