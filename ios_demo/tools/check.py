@@ -156,7 +156,7 @@ def run_tests(system: Path, folder: str, options: str = "", **environment: str) 
 
 
 def check_types(system: Path) -> None:
-    """The app against the stubs, as Swift 6; warnings are errors. The stubs are Swift 5, as imported frameworks are."""
+    """FaceCore, and the app against the stubs, as Swift 6; warnings are errors. The stubs are Swift 5, as imported frameworks are."""
     modules, core = "build/ios/modules", "ios_demo/FaceCore/Sources"
     kernel = f"-Xcc -fmodule-map-file={modules}/module.modulemap"
     (ROOT / modules).mkdir(parents=True, exist_ok=True)
@@ -169,12 +169,13 @@ def check_types(system: Path) -> None:
         for name in ("CoreTypes", *FRAMEWORKS, *SWIFT_ONLY)
     ]
     commands += [
-        f"{library} -swift-version 6 -module-name FaceCore {kernel} -emit-module-path {modules}/FaceCore.swiftmodule "
+        f"{library} -swift-version 6 -warnings-as-errors -module-name FaceCore {kernel} -emit-module-path {modules}/FaceCore.swiftmodule "
         f"{core}/FaceCore/*.swift",
         f"swiftc -typecheck -swift-version 6 -warnings-as-errors -parse-as-library -module-name ACWFace -I {modules} {kernel} "
         "ios_demo/App/*.swift ios_demo/stubs/Foundation.swift",
     ]
-    inside(system, " && ".join(commands))
+    for command in commands:
+        inside(system, command)
 
 
 def check_metal(system: Path) -> None:
