@@ -14,6 +14,8 @@
 #   SIZE="640 dynamic"    input sizes, one artifact each: 640, 480x640 (height x width), dynamic
 #   WIDER=ROOT LIST=FILE  WIDER FACE root, and which of its images (default: those beside the project, else sample photographs)
 #   LIMIT=N               only the first N images
+#   CALIBRATION="DIR DIR" photographs that INT8 is calibrated with (default: WIDER's training images, else PEOPLE, else samples);
+#   METHOD=percentile     how ranges are found: percentile, min-max, entropy, mse; RECIPE=FILE layers in float; MAX_DROP=0.5 points of AP
 #   THREADS=1             of the latency measurements
 #   COMPARE=OLD.json      make bench-...: print what changed since, beyond noise, and fail beyond a limit; RESUME=1 goes on after Ctrl-C
 #   PEERS="NAME=FILE ..." make bench-...: public detectors in the same run: YuNet and SCRFD (.onnx), RetinaFace (.pth)
@@ -23,7 +25,8 @@
 #   PEOPLE=DIR            photographs without labels for training (default: those beside the project)
 #   ORT_INCLUDE=DIR LITERT_INCLUDE=DIR  C headers of one's own for make native (default: fetched); ANDROID_NDK=DIR builds for Android too
 #   ANDROID_ARTIFACTS="DIR DIR"  what the Android demo gets (default: the TFLite artifacts of the above, and INT8 ones that are there)
-#   ANDROID_JAR=FILE      an SDK's android.jar for make test-android (default: one is made); DEBIAN_MIRROR=URL to fetch from (default: apt's)
+#   ANDROID_JAR=FILE      an SDK's android.jar for make test-android (default: one is made); DEBIAN_MIRROR=URL to fetch from, for iOS too (default: apt's)
+#   IOS_ARTIFACTS="DIR DIR"  what the iOS demo gets (default: the Core ML artifacts of the above)
 #   PYTHON=python3.12     interpreter that .venv is made with (default: the first suitable one found)
 
 SHELL := /bin/bash
@@ -53,6 +56,10 @@ OUT ?= build
 PHOTOS ?=
 PEOPLE ?= $(wildcard $(DATA)/people)
 TEACHER ?= $(PUBLIC_RETINAFACE)
+CALIBRATION ?= $(or $(wildcard $(WIDER)/train/images),$(PEOPLE))
+METHOD ?=
+RECIPE ?=
+MAX_DROP ?=
 
 PY := .venv/bin/python
 # What an artifact is made again for.
@@ -71,7 +78,7 @@ FIXED_SIZE = $(foreach precision,$(PRECISION),$(foreach size,$(filter-out dynami
 TFLITE_ARTIFACTS := $(call FIXED_SIZE,tflite)
 COREML_ARTIFACTS := $(call FIXED_SIZE,coreml)
 
-.PHONY: help all setup test test-accuracy golden test-android android-assets lint summary export-onnx bench-onnx export-tflite bench-tflite export-coreml bench-coreml bench bench-report bench-arm arm-record export-all bench-speed detect native bench-kernel data train-shipped bench-train lock clean FORCE
+.PHONY: help all setup test test-accuracy golden test-android android-assets test-ios ios-assets lint summary export-onnx bench-onnx export-tflite bench-tflite export-coreml bench-coreml bench bench-report bench-arm arm-record export-all quantize sensitivity bench-speed detect native bench-kernel data train-shipped bench-train lock clean FORCE
 
 help: ## list the targets
 	@sed -n '/^#/!q;s/^# \{0,1\}//p;s/^#$$//p' Makefile
@@ -105,14 +112,22 @@ test-accuracy: .venv/.ready ## WIDER FACE accuracy of the public weights, torch 
 golden: .venv/.ready ## write the vectors that Kotlin and Swift replay (tests/golden)
 	$(PY) -m tests.golden.make_golden
 
-# Needs no .venv: Python's standard library is enough.
+# These two need no .venv: Python's standard library is enough.
 test-android: ## compile, test and package the Android demo, without Google's repositories (minutes)
-	$(firstword $(wildcard $(PY)) python3) android_demo/tools/check.py
+	$(firstword $(wildcard $(PY)) python3) -m android_demo.tools.check
 
 ANDROID_ARTIFACTS ?= $(TFLITE_ARTIFACTS) $(wildcard $(OUT)/artifacts/*-int8-*-tflite)
 
 android-assets: $(addsuffix /detector.json,$(filter $(TFLITE_ARTIFACTS),$(ANDROID_ARTIFACTS))) | .venv/.ready ## put ANDROID_ARTIFACTS into the Android demo
-	$(PY) -m android_demo.tools.assets $(ANDROID_ARTIFACTS)
+	$(PY) -m demo_tools.assets android $(ANDROID_ARTIFACTS)
+
+test-ios: ## test the iOS demo's core with Swift, check the rest of it, without a Mac; needs root (minutes)
+	$(firstword $(wildcard $(PY)) python3) -m ios_demo.tools.check
+
+IOS_ARTIFACTS ?= $(COREML_ARTIFACTS)
+
+ios-assets: $(addsuffix /detector.json,$(filter $(COREML_ARTIFACTS),$(IOS_ARTIFACTS))) | .venv/.ready ## put IOS_ARTIFACTS into the iOS demo
+	$(PY) -m demo_tools.assets ios $(IOS_ARTIFACTS)
 
 lint: .venv/.ready ## style and formatting
 	$(PY) -m ruff check .
@@ -212,6 +227,18 @@ export-all: .venv/.ready ## every export of acwface_dcn or VARIANT: parity, size
 	  then rm "$$log"; fi; done
 	$(PY) -m runtime_bench exports $(addprefix $(OUT)/artifacts/,$(ALL_NAMES)) --failures "$(OUT)/failures" --threads $(THREADS) \
 	  --json "$(OUT)/bench/exports.json" $(if $(WIDER),--wider "$(WIDER)" $(if $(LIST),--list "$(LIST)")) $(if $(LIMIT),--limit $(LIMIT))
+
+# Float and integer in one run; an artifact that loses more than it may is not written.
+INT8_SOURCES = $(ONNX_ARTIFACTS) $(foreach size,$(filter-out dynamic,$(SIZE)),$(OUT)/artifacts/$(VARIANT)-$(FIXED_ROUTE)-fp32-$(size)-tflite)
+CALIBRATE = $(if $(CALIBRATION),--photos $(CALIBRATION)) $(if $(METHOD),--method $(METHOD))
+
+quantize: $(addsuffix /detector.json,$(INT8_SOURCES)) ## INT8 ONNX and TFLite artifacts of VARIANT, DCN, SIZE, and what that costs
+	$(PY) -m quantize run $(INT8_SOURCES) $(CALIBRATE) $(if $(RECIPE),--recipe "$(RECIPE)") $(if $(MAX_DROP),--max-drop $(MAX_DROP)) \
+	  --threads $(THREADS) --json "$(OUT)/bench/int8.json" \
+	  $(if $(WIDER),--wider "$(WIDER)" $(if $(LIST),--list "$(LIST)")) $(if $(LIMIT),--limit $(LIMIT))
+
+sensitivity: $(addsuffix /detector.json,$(INT8_SOURCES)) ## which layers suffer from INT8, and recipes that keep them in float
+	for artifact in $(INT8_SOURCES); do $(PY) -m quantize sensitivity "$$artifact" $(CALIBRATE) --out "$(OUT)/recipes/$$(basename "$$artifact").json"; done
 
 detect: export-onnx ## faces of PHOTOS, drawn, by the first of those artifacts
 	$(PY) -m runtime_bench detect $(firstword $(ONNX_ARTIFACTS)) $(PHOTOS) --out "$(OUT)/detect"

@@ -23,6 +23,7 @@ from export.tflite_model import (
     add_metadata,
     fix_shapes,
     forbid_reduced_precision,
+    fuse_relu,
     place_deformable_operators,
     read_model,
     store_weights_as_float16,
@@ -108,6 +109,7 @@ def convert_to_tflite(model: DeployModel, name: str, size: tuple[int, int], prog
     fix_shapes(converted)
     trust_indices(converted)
     place_deformable_operators(converted)
+    fuse_relu(converted)
     forbid_reduced_precision(converted)
     return converted
 

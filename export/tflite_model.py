@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from pathlib import Path
 
 import flatbuffers
@@ -72,6 +73,36 @@ def trust_indices(model: schema.ModelT) -> None:
         values = _values(model, graph.tensors[index])
         if values is not None and np.array_equal(values, np.arange(graph.tensors[source].shape[operator.builtinOptions.axis])):
             same[int(operator.outputs[0])] = source
+    _drop_unused_operators(graph)
+
+
+def fuse_relu(model: schema.ModelT) -> None:
+    """Let convolutions apply the ReLU behind them, or behind the concatenation of all of them: XNNPACK has none of its own for integers."""
+    (graph,) = model.subgraphs
+    codes = [code.builtinCode for code in model.operatorCodes]
+    makers = {int(tensor): operator for operator in graph.operators for tensor in operator.outputs}
+    read = Counter(int(tensor) for operator in graph.operators for tensor in operator.inputs) + Counter(map(int, graph.outputs))
+    same: dict[int, int] = {}
+    for operator in graph.operators:
+        operator.inputs = np.array([same.get(int(tensor), int(tensor)) for tensor in operator.inputs], np.int32)
+        if codes[operator.opcodeIndex] != schema.BuiltinOperator.RELU:
+            continue
+        source = int(operator.inputs[0])
+        tensors = [source]
+        if source in makers and codes[makers[source].opcodeIndex] == schema.BuiltinOperator.CONCATENATION:
+            tensors += map(int, makers[source].inputs)
+        before = [makers.get(tensor) for tensor in tensors]
+        convolutions = before[1:] or before
+        if any(read[tensor] != 1 for tensor in tensors) or not all(
+            made is not None
+            and codes[made.opcodeIndex] in _WEIGHTED
+            and made.builtinOptions.fusedActivationFunction == schema.ActivationFunctionType.NONE
+            for made in convolutions
+        ):
+            continue
+        for made in convolutions:
+            made.builtinOptions.fusedActivationFunction = schema.ActivationFunctionType.RELU
+        same[int(operator.outputs[0])] = source
     _drop_unused_operators(graph)
 
 

@@ -70,3 +70,10 @@ def parse_size(numbers: list[int]) -> tuple[int, int]:
             f"--size {' '.join(map(str, numbers))}: one or two numbers from {SIZES[0]} to {SIZES[-1]} are needed (height width, pixels)"
         )
     return numbers[0], numbers[-1]
+
+
+def positive(text: str) -> int:
+    """For ``type=``: a number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)

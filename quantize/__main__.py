@@ -11,10 +11,11 @@ from pathlib import Path
 from tabulate import tabulate
 
 from model.artifact import Artifact, artifact_name, open_artifact, writing_artifact
-from model.cli import Parser, run_command
+from model.cli import Parser, positive, run_command
 from model.errors import UserError
 from quantize.calibration import METHODS, PHOTOGRAPHS
 from quantize.recipe import Recipe, read_recipe, write_recipe
+from runtime_bench.options import add_dataset, open_dataset
 from runtime_bench.samples import PORTRAIT
 
 MAX_DROP = 0.5
@@ -39,10 +40,8 @@ def main() -> int:
     _add_calibration(run)
     run.add_argument("--recipe", type=Path, metavar="FILE", help="which layers stay in float (default: the first five and the heads)")
     run.add_argument("--max-drop", type=float, default=MAX_DROP, metavar="AP", help="points of AP on each subset (default: %(default)s)")
-    run.add_argument("--wider", type=Path, metavar="ROOT", help="WIDER FACE (default: sample photographs, a smoke test)")
-    run.add_argument("--list", type=Path, metavar="FILE", help="images of it to judge by, one a line (default: the validation set)")
-    run.add_argument("--limit", type=int, metavar="N", help="judge by the first N images only")
-    run.add_argument("--threads", type=int, default=1, metavar="T", help="of the latency measurement (default: %(default)s)")
+    add_dataset(run)
+    run.add_argument("--threads", type=positive, default=1, metavar="T", help="of the latency measurement (default: %(default)s)")
     run.add_argument("--out", type=Path, metavar="DIR", help="for artifacts (default: beside the FP32 ones)")
     run.add_argument("--json", type=Path, default=Path("build/bench/int8.json"), metavar="FILE", help="records (default: %(default)s)")
 
@@ -67,16 +66,20 @@ def main() -> int:
 
 
 def _add_calibration(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--photos", type=Path, nargs="+", metavar="DIR", help="photographs to calibrate with (default: samples, a smoke test)")
-    parser.add_argument("--count", type=int, default=PHOTOGRAPHS, metavar="N", help="how many of them to choose (default: %(default)s)")
+    parser.add_argument(
+        "--photos", type=Path, nargs="+", metavar="DIR", help="photographs to calibrate with (default: samples, a smoke test)"
+    )
+    parser.add_argument(
+        "--count", type=positive, default=PHOTOGRAPHS, metavar="N", help="how many of them to choose (default: %(default)s)"
+    )
     parser.add_argument("--method", choices=METHODS, help=f"how ranges are found (default: the recipe's, or {next(iter(METHODS))})")
 
 
 def _run(args: argparse.Namespace) -> int:
+    from quantize.calibration import find_ranges
     from quantize.gate import Judgement, explain, judge, judgements_table, write_judgements
     from quantize.make import calibrate, require_float, write_int8
     from quantize.sensitivity import measure_sensitivity
-    from runtime_bench.__main__ import open_dataset
     from runtime_bench.drift import References
 
     if not 0 <= args.max_drop <= 100:
@@ -110,10 +113,11 @@ def _run(args: argparse.Namespace) -> int:
                 continue
         _show_stage("looking for the layers that suffer")
         tensors = list(calibrated.photographs.tensors(manifest.input, manifest.input.size or (640, 640)))[:_NOISE_ON]
-        from quantize.calibration import find_ranges
-
         ranking = measure_sensitivity(fp32, calibrated.network, find_ranges(calibrated.histograms, method), tensors)
-        print(f"error: {out.name} loses more than {args.max_drop:g} AP and was not written; {explain(calibrated, ranking)}", file=sys.stderr)
+        print(
+            f"error: {out.name} loses more than {args.max_drop:g} AP and was not written; {explain(calibrated, ranking, kept)}",
+            file=sys.stderr,
+        )
     print(judgements_table(judgements))
     print(f"records: {args.json}")
     return 0 if all(one.passed for one in judgements) else 2
@@ -144,7 +148,9 @@ def _sensitivity(args: argparse.Namespace) -> int:
     write_sensitivity(out.with_suffix(".layers.json"), ranking, steps)
     print(f"recipe: {out}")
     if steps[-1].agreement < args.agreement:
-        raise UserError(f"with {len(steps[-1].kept)} layers in float agreement is {steps[-1].agreement:.2f}, not {args.agreement:g}; try --method")
+        raise UserError(
+            f"with {len(steps[-1].kept)} layers in float agreement is {steps[-1].agreement:.2f}, not {args.agreement:g}; try --method"
+        )
     return 0
 
 

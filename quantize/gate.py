@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -118,10 +118,10 @@ def _shown(detections: Detections, threshold: float) -> Detections:
     return Detections(detections.boxes[kept], detections.scores[kept], detections.landmarks[kept])
 
 
-def explain(calibrated: Calibrated, ranking: Sequence[Sensitivity]) -> str:
-    """The three worst layers, and what is likely to be the matter with each."""
+def explain(calibrated: Calibrated, ranking: Sequence[Sensitivity], kept: Collection[str]) -> str:
+    """The three worst layers of those that are integer, and what is likely to be the matter with each."""
     lines = ["the worst layers when each alone is INT8:"]
-    for entry in ranking[:3]:
+    for entry in [entry for entry in ranking if entry.layer not in kept][:3]:
         lines.append(f"  {entry.layer}: {entry.sqnr_db:.1f} dB; {_cause(calibrated.histograms.get(entry.layer))}")
     return "\n".join(lines)
 
@@ -133,7 +133,9 @@ def _cause(histogram: Histogram | None) -> str:
     low, high = (histogram.centres()[min(np.searchsorted(share, place), len(share) - 1)] for place in (0.01, 0.99))
     wide = (histogram.high - histogram.low) / max(high - low, 1e-9)
     said = f"its output reaches from {histogram.low:.3g} to {histogram.high:.3g}, 98 % of it lies between {low:.3g} and {high:.3g}"
-    return f"{said}: one scale is too coarse for that" if wide > 4 else f"{said}: 8 bits for it, or for its weights, are few; keep it in float"
+    return (
+        f"{said}: one scale is too coarse for that" if wide > 4 else f"{said}: 8 bits for it, or for its weights, are few; keep it in float"
+    )
 
 
 def judgements_table(judgements: Sequence[Judgement]) -> str:
@@ -154,7 +156,9 @@ def judgements_table(judgements: Sequence[Judgement]) -> str:
             ]
         )
     lines = [tabulate(rows, headers, colalign=("left", *["right"] * 8, "left"), disable_numparse=True)]
-    return "\n".join(lines + list(dict.fromkeys(f"AP on {one.images} images of {one.dataset}, scaling {one.protocol}" for one in judgements)))
+    return "\n".join(
+        lines + list(dict.fromkeys(f"AP on {one.images} images of {one.dataset}, scaling {one.protocol}" for one in judgements))
+    )
 
 
 def write_judgements(path: Path, judgements: Sequence[Judgement]) -> None:

@@ -14,11 +14,10 @@ from model.errors import UserError
 from quantize.calibration import Range
 from runtime_bench.detect import FaceDetector
 
-
 FIRST = 5
-"""Layers that are better kept in float: few channels on maps of a half and a quarter of the input's size. Integer kernels waste their lanes on
-them (RetinaFace takes 14.4 ms with them in float and 15.8 without, in ONNX Runtime; 15.5 and 18.5 in LiteRT), and what they lose, everything
-behind them has lost. Measured on RetinaFace, so did the heads, whose outputs share one scale."""
+"""Layers that are better kept in float: few channels on maps of a half and a quarter of the input's size. Integer kernels waste their
+lanes on them (RetinaFace takes 14.4 ms with them in float and 15.8 without, in ONNX Runtime; 15.5 and 18.5 in LiteRT), and what they lose,
+everything behind them has lost. So have the heads, whose outputs share one scale."""
 
 
 class Int8Network(Protocol):

@@ -36,7 +36,7 @@ _STORED = {"DeformConv": 0, "DeformConvTiled": 2}
 
 
 class OnnxInt8:
-    """A :class:`quantize.network.Int8Network`.
+    """A :class:`quantize.network.Int8Network`; layers have the names of their outputs.
 
     Args:
         checkpoint: with channels equalised.
@@ -54,8 +54,8 @@ class OnnxInt8:
         model = apply_rewrites(checkpoint.detector, dcn, routes=routes)
         self.model = simplify(convert_to_onnx(model, checkpoint.detector.config.variant, needs.opset, size))
         self._constants = {tensor.name: tensor for tensor in self.model.graph.initializer}
-        self._weights = {node.name: node.input[1] for node in self.model.graph.node if node.op_type in _WEIGHTED}
-        self.layers = tuple(node.name for node in self.model.graph.node if self._integer(node) and node.op_type in _WEIGHTED)
+        self._weights = {node.output[0]: node.input[1] for node in self.model.graph.node if node.op_type in _WEIGHTED}
+        self.layers = tuple(node.output[0] for node in self.model.graph.node if self._integer(node) and node.op_type in _WEIGHTED)
         heads = [name for name in self.layers if self._weights[name].startswith("merged_heads")]
         self.kept = (*self.layers[:FIRST], *heads)
 
@@ -108,20 +108,22 @@ class OnnxInt8:
         if only is None:
             _store_as_integers(quantized)
         del quantized.graph.value_info[:]
+        _shorten_names(quantized)
         onnx.save(quantized, path)
 
     def _excluded(self, kept: Collection[str], only: Collection[str] | None) -> list[str]:
         """Names of the nodes that stay in float: with a layer, the activation behind it.
 
-        ONNX Runtime would otherwise round that layer's weights when it loads the file, with one scale for all channels: it takes a convolution
-        between integer tensors for one that somebody forgot.
+        ONNX Runtime would otherwise round that layer's weights when it loads the file, with one scale for all channels: it takes a
+        convolution between integer tensors for one that somebody forgot.
         """
         excluded, floats = [], set()
         for node in self.model.graph.node:
-            layer = node.name in self.layers
+            name = node.output[0]
+            layer = name in self.layers
             if (
                 not self._integer(node)
-                or (layer and (node.name in kept or (only is not None and node.name not in only)))
+                or (layer and (name in kept or (only is not None and name not in only)))
                 or (node.op_type in ("LeakyRelu", "Relu") and node.input[0] in floats)
                 or (not layer and only is not None)
             ):
@@ -148,3 +150,20 @@ def _store_as_integers(model: onnx.ModelProto) -> None:
         nodes.append(node)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+
+
+def _shorten_names(model: onnx.ModelProto) -> None:
+    """Numbers for the names of everything inside: the quantizer's are long, and a tenth of so small a file."""
+    graph = model.graph
+    short = {value.name: value.name for value in (*graph.input, *graph.output)}
+
+    def name(long: str) -> str:
+        return short.setdefault(long, f"{len(short)}") if long else ""
+
+    for tensor in graph.initializer:
+        tensor.name = name(tensor.name)
+    for node in graph.node:
+        node.input[:] = [name(value) for value in node.input]
+        node.output[:] = [name(value) for value in node.output]
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            node.name = ""

@@ -69,7 +69,8 @@ def _sqnr(before: Sequence[Outputs], after: Sequence[Outputs]) -> float:
     worst = np.inf
     for field in Outputs._fields:
         exact, rounded = (
-            np.concatenate([getattr(outputs, field)[mask].ravel() for outputs, mask in zip(side, kept, strict=True)]) for side in (before, after)
+            np.concatenate([getattr(outputs, field)[mask].ravel() for outputs, mask in zip(side, kept, strict=True)])
+            for side in (before, after)
         )
         noise = float(np.square(rounded - exact, dtype=np.float64).sum())
         worst = min(worst, 10 * np.log10(float(np.square(exact, dtype=np.float64).sum()) / max(noise, 1e-12)))

@@ -18,7 +18,7 @@ import msgspec
 
 from model.artifact import open_artifact
 from model.checkpoint import load_checkpoint
-from model.cli import Parser, add_size, parse_size, run_command
+from model.cli import Parser, add_size, parse_size, positive, run_command
 from model.errors import UserError
 from model.files import atomic_file
 from model.postprocess import Thresholds
@@ -34,6 +34,7 @@ from runtime_bench.evaluate import evaluate, protocol
 from runtime_bench.exports import Export, measure_exports, write_exports
 from runtime_bench.html_report import write_report
 from runtime_bench.latency import RUNS
+from runtime_bench.options import add_dataset, open_dataset
 from runtime_bench.peers import open_peer
 from runtime_bench.profile import RUNS as PROFILE_RUNS
 from runtime_bench.profile import profile_artifact, write_profile
@@ -42,7 +43,6 @@ from runtime_bench.remote import DeviceRuns, benchmark_on
 from runtime_bench.report import changes_table, exports_table, profile_tables, results_table, speeds_table
 from runtime_bench.roofline import processor
 from runtime_bench.samples import PORTRAIT, sample_set
-from runtime_bench.widerface import WiderFace, load_validation
 
 
 def main() -> int:
@@ -56,9 +56,9 @@ def main() -> int:
         epilog="example: python -m runtime_bench run build/artifacts/* --wider WIDER_FACE --limit 50",
     )
     run.add_argument("artifacts", type=Path, nargs="+", metavar="ARTIFACT", help="artifact folder")
-    _add_dataset(run)
-    run.add_argument("--threads", type=_positive, default=1, metavar="T", help="of the latency measurement (default: %(default)s)")
-    run.add_argument("--runs", type=_positive, default=RUNS, metavar="N", help="latency runs after warm-up (default: %(default)s)")
+    add_dataset(run)
+    run.add_argument("--threads", type=positive, default=1, metavar="T", help="of the latency measurement (default: %(default)s)")
+    run.add_argument("--runs", type=positive, default=RUNS, metavar="N", help="latency runs after warm-up (default: %(default)s)")
     run.add_argument("--json", type=Path, default=Path("build/bench/onnx.json"), metavar="FILE", help="the records (default: %(default)s)")
     run.add_argument(
         "--peer", action="append", default=[], metavar="NAME=FILE", help="YuNet, SCRFD (.onnx) or a public RetinaFace (.pth), beside them"
@@ -92,7 +92,7 @@ def main() -> int:
         epilog="example: python -m runtime_bench evaluate mine.safetensors --wider WIDER_FACE",
     )
     judge.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=".safetensors or .pth file")
-    _add_dataset(judge)
+    add_dataset(judge)
     add_size(judge, help="letterbox to this size, pixels (default: every photograph at its own size)")
     judge.add_argument("--json", action="store_true", help="a JSON object instead of a line")
 
@@ -116,8 +116,8 @@ def main() -> int:
         epilog="example: python -m runtime_bench profile build/artifacts/retinaface-none-fp32-640-onnx --json build/bench/profile.json",
     )
     profile.add_argument("artifact", type=Path, metavar="ARTIFACT", help="artifact folder")
-    profile.add_argument("--threads", type=_positive, default=1, metavar="N", help="of the runtime (default: %(default)s)")
-    profile.add_argument("--runs", type=_positive, default=PROFILE_RUNS, metavar="N", help="measured, after warm-up (default: %(default)s)")
+    profile.add_argument("--threads", type=positive, default=1, metavar="N", help="of the runtime (default: %(default)s)")
+    profile.add_argument("--runs", type=positive, default=PROFILE_RUNS, metavar="N", help="measured, after warm-up (default: %(default)s)")
     profile.add_argument("--json", type=Path, metavar="FILE", help="write the records, all operators of them, here")
 
     compare_ = commands.add_parser(
@@ -129,7 +129,7 @@ def main() -> int:
     compare_.add_argument("artifacts", type=Path, nargs="+", metavar="ARTIFACT", help="artifact folder, of a fixed input size")
     compare_.add_argument("--naive", type=Path, nargs="+", default=[], metavar="ARTIFACT", help="exports without rewrites to compare with")
     compare_.add_argument(
-        "--threads", type=_positive, nargs="+", default=sorted({1, os.cpu_count() or 1}), metavar="N", help="(default: 1 and all cores)"
+        "--threads", type=positive, nargs="+", default=sorted({1, os.cpu_count() or 1}), metavar="N", help="(default: 1 and all cores)"
     )
     compare_.add_argument(
         "--json", type=Path, default=Path("build/bench/speed.json"), metavar="FILE", help="records (default: %(default)s)"
@@ -143,9 +143,9 @@ def main() -> int:
     )
     exports.add_argument("artifacts", type=Path, nargs="+", metavar="ARTIFACT", help="artifact folder, whether it exists or not")
     exports.add_argument("--failures", type=Path, metavar="DIR", help="holds NAME.txt, the error, for each artifact that could not be made")
-    _add_dataset(exports)
-    exports.add_argument("--threads", type=_positive, default=1, metavar="T", help="of the latency measurement (default: %(default)s)")
-    exports.add_argument("--runs", type=_positive, default=RUNS, metavar="N", help="latency runs after warm-up (default: %(default)s)")
+    add_dataset(exports)
+    exports.add_argument("--threads", type=positive, default=1, metavar="T", help="of the latency measurement (default: %(default)s)")
+    exports.add_argument("--runs", type=positive, default=RUNS, metavar="N", help="latency runs after warm-up (default: %(default)s)")
     exports.add_argument(
         "--json", type=Path, default=Path("build/bench/exports.json"), metavar="FILE", help="the records (default: %(default)s)"
     )
@@ -161,27 +161,6 @@ def main() -> int:
         "profile": _profile,
         "report": _report,
     }[args.command](args)
-
-
-def _add_dataset(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--wider", type=Path, metavar="ROOT", help="holds val/images and val/ground_truth (default: sample photographs)")
-    parser.add_argument("--list", type=Path, metavar="FILE", help="images to evaluate, event/file.jpg a line (default: the validation set)")
-    parser.add_argument("--limit", type=_positive, metavar="N", help="evaluate the first N images only")
-
-
-def _open_dataset(args: argparse.Namespace) -> WiderFace:
-    if args.list and not args.wider:
-        raise UserError("--list names images of WIDER FACE; pass --wider ROOT too")
-    if args.wider:
-        return load_validation(args.wider, args.list, args.limit)
-    print("no --wider: AP is measured on the sample photographs, which is a smoke test and no accuracy", file=sys.stderr)
-    return sample_set(args.limit)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return int(text)
 
 
 def _limit(text: str) -> float:
@@ -214,7 +193,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.peer and "local" not in (args.device or ["local"]):
         raise UserError("--peer is measured on this machine; add --device local")
     before = read_results(args.compare) if args.compare else []
-    references = References(_open_dataset(args))
+    references = References(open_dataset(args))
     peers = [open_peer(text) for text in args.peer]
     artifacts, failed = [], False
     for path in args.artifacts:
@@ -296,7 +275,7 @@ def _devices(_: argparse.Namespace) -> int:
 
 
 def _exports(args: argparse.Namespace) -> int:
-    references = References(_open_dataset(args))
+    references = References(open_dataset(args))
     exports: list[Export] = []
     for export in measure_exports(args.artifacts, args.failures, references, args.threads, args.runs):
         exports.append(export)
@@ -309,7 +288,7 @@ def _exports(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace) -> int:
     size = parse_size(args.size) if args.size else None
     checkpoint = load_checkpoint(args.checkpoint)
-    dataset = _open_dataset(args)
+    dataset = open_dataset(args)
     evaluation = evaluate(torch_detector(checkpoint, size), dataset, args.checkpoint.name)
     ap = msgspec.structs.asdict(evaluation.ap)
     if args.json:

@@ -21,10 +21,10 @@ def equalise(detector: Detector, images: Iterable[Tensor]) -> None:
     """Give the channels between two convolutions of the backbone ranges that are alike, in place. The function stays, up to rounding.
 
     LeakyReLU commutes with positive factors, so a channel can be divided by one in front of it and multiplied behind, as cross-layer
-    equalisation does (Nagel et al. 2019, section 4.1). There the factors come from weights; here, from activations, as in SmoothQuant (Xiao et
-    al. 2023, section 4), and from those in front of LeakyReLU, which are stored as well: a channel that is always negative
-    leaves little behind it, and would be made to fill the range in front. Depthwise convolutions behind have a scale for each channel and do
-    not mind; dense ones share the burden.
+    equalisation does (Nagel et al. 2019, section 4.1). There the factors come from weights; here from activations, as in SmoothQuant
+    (Xiao et al. 2023, section 4), and from those in front of LeakyReLU, which are stored as well: a channel that is always negative leaves
+    little behind it, and would be made to fill the range in front. Depthwise convolutions behind have a scale for each channel and do not
+    mind; dense ones share the burden.
 
     Args:
         detector: in eval mode.

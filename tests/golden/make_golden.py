@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import torch
-from torchvision.ops import nms
+from torchvision.ops import deform_conv2d, nms
 
 from model.anchors import make_anchors
 from model.artifact import (
@@ -67,7 +67,7 @@ def pixels(height: int, width: int, seed: int) -> np.ndarray:
 def letterbox() -> dict:
     sizes = [(640, 640), (480, 640), (320, 320), (33, 57)]
     photographs = [(480, 640), (640, 480), (1080, 1920), (1920, 1080), (4032, 3024)]
-    photographs += [(5, 10), (7, 10), (1, 1000), (1000, 1), (1, 1), (333, 777), (641, 639)]
+    photographs += [(5, 10), (10, 5), (7, 10), (1, 1000), (1000, 1), (1, 1), (333, 777), (641, 639)]
     cases = []
     for size in [*sizes, (5, 5), (64, 64)]:
         for height, width in photographs:
@@ -288,6 +288,8 @@ def manifest() -> dict:
         "an exponent": changed('"score":0.5', '"score":5E-1'),
         "a whole number as a real one": changed('"top_k":5000', '"top_k":5000.0'),
         "a whole number with an exponent": changed('"top_k":5000', '"top_k":5e3'),
+        "a picture for input": changed('"dtype":"float32"', '"dtype":"image"'),
+        "a picture for output": text[: text.index('"outputs"')] + text[text.index('"outputs"') :].replace("float32", "image"),
         "minus nothing": changed('"scale":1.0', '"scale":-0'),
         "not JSON": text[:-1],
         "more after the end": text + "{}",
@@ -331,6 +333,40 @@ def manifest() -> dict:
     return {"manifest": msgspec.to_builtins(MANIFEST), "cases": cases}
 
 
+# --- the deformable kernel ---
+
+
+def deform() -> dict:
+    """DeformSample of ``export/kernel/README.md``, as torchvision's operator computes it with tap matrices that only select."""
+    generator = np.random.default_rng(0)
+    # (height, width), channels, offset limit, negative slope. Offsets reach beyond the image; 256 pixels are one thread's.
+    settings = [((3, 4), 2, 0.0, 1.0), ((5, 3), 3, 1.0, 0.1), ((1, 1), 1, 0.0, 0.0), ((2, 7), 16, 0.5, 0.1), ((13, 21), 1, 0.0, 0.1)]
+    cases = []
+    for (height, width), channels, limit, slope in settings:
+        predicted = generator.normal(0, 1.5, (height, width, 27)).round(1).astype(np.float32)
+        mixed = generator.normal(0, 1, (height, width, 9 * channels)).round(1).astype(np.float32)
+        bias = generator.normal(0, 0.5, channels).round(2).astype(np.float32)
+        planes = torch.from_numpy(predicted).permute(2, 0, 1)[None]
+        offset, mask = planes[:, :18], 2 * planes[:, 18:].sigmoid()
+        weight = torch.zeros(channels, 9, channels, 9)  # output, tap that was mixed, channel of it, tap that samples
+        for tap in range(9):
+            weight[:, tap, :, tap] = torch.eye(channels)
+        offset = offset.clamp(-limit, limit) if limit else offset
+        found = deform_conv2d(
+            torch.from_numpy(mixed).permute(2, 0, 1)[None],
+            offset,
+            weight.reshape(channels, 9 * channels, 3, 3),
+            torch.from_numpy(bias),
+            padding=1,
+            mask=mask,
+        )
+        out = torch.where(found > 0, found, slope * found)[0].permute(1, 2, 0).numpy()
+        arrays = {"predicted": predicted, "mixed": mixed, "bias": bias, "out": out}
+        case = {"size": [height, width], "channels": channels, "offset_limit": limit, "negative_slope": slope}
+        cases.append(case | {name: rows(array.reshape(-1)) for name, array in arrays.items()})
+    return {"cases": cases}
+
+
 # --- the benchmark's record ---
 
 
@@ -372,6 +408,7 @@ VECTORS = {
     "nms.json": suppression,
     "detection.json": detection,
     "manifest.json": manifest,
+    "deform.json": deform,
     "record.json": record,
 }
 

@@ -35,7 +35,7 @@ class InputSpec(
     val layout: String,
 )
 
-/** The network's only input, float32. */
+/** The network's only input: float32, or, in formats of other runtimes, a picture. */
 class InputTensor(val name: String, val spec: InputSpec, val shape: List<Int?>) {
     /** Pixels; null where any height goes. */
     val height: Int? get() = shape[spec.layout.indexOf('H')]
@@ -113,7 +113,7 @@ private fun readInput(fields: JsonFields): InputTensor {
             layout = if (fields.has("layout")) fields.oneOf("layout", "NCHW", "NHWC") else "NCHW",
         )
     if (spec.mean.size != 3) fields.fail("mean", "three numbers expected")
-    if (fields.has("dtype")) fields.oneOf("dtype", "float32")
+    if (fields.has("dtype")) fields.oneOf("dtype", "float32", "image")
     val shape = if (fields.has("shape")) fields.shape("shape") else listOf(1, 3, null, null)
     if (shape.size != 4) fields.fail("shape", "four axes expected")
     return InputTensor(if (fields.has("name")) fields.string("name") else "image", spec, shape)

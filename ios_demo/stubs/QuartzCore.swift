@@ -1,0 +1,3 @@
+@_exported import CoreGraphics
+
+open class CALayer: NSObject {}  // objc CALayer
