@@ -171,20 +171,23 @@ def entropy(histogram: Histogram) -> Range:
 
 
 def mean_squared_error(histogram: Histogram, levels: int = 255) -> Range:
-    """Least mean squared error of rounding and clipping together, over a grid of both ends."""
+    """Least mean squared error of rounding and clipping together, over a grid of both ends, and a finer one round its best."""
     kept = histogram.counts > 0
     values, counts = histogram.centres()[kept], histogram.counts[kept]
-    best, least = min_max(histogram), np.inf
-    shares = np.geomspace(1, 0.02, 24)
-    for low in np.unique(min(histogram.low, 0) * shares):
-        for high in np.unique(max(histogram.high, 0) * shares):
-            step = (high - low) / levels
-            if step <= 0:
-                continue
-            zero = round(-low / step)
-            error = (counts * ((np.round(values / step) + zero).clip(0, levels) * step - zero * step - values) ** 2).sum()
-            if error < least:
-                best, least = (low, high), error
+
+    def error(ends: Range) -> float:
+        low, high = ends
+        step = (high - low) / levels
+        if step <= 0:
+            return np.inf
+        zero = round(-low / step)
+        return float((counts * ((np.round(values / step) + zero).clip(0, levels) * step - zero * step - values) ** 2).sum())
+
+    lowest, highest = min(histogram.low, 0.0), max(histogram.high, 0.0)
+    best = lowest, highest
+    for shares in (np.geomspace(1, 0.02, 24), np.geomspace(1.15, 1 / 1.15, 9), np.geomspace(1.03, 1 / 1.03, 5)):
+        lows, highs = (np.unique(np.clip(end * shares, lowest, highest)) for end in best)
+        best = min(((low, high) for low in lows for high in (*highs, best[1])), key=error)
     return best
 
 

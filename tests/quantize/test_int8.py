@@ -1,0 +1,241 @@
+"""INT8 artifacts: made, run, judged. Files are read by other means than those that wrote them."""
+
+import json
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from onnx import numpy_helper
+
+from export.onnx_export import export_onnx
+from export.tflite_export import export_tflite
+from export.tflite_model import read_model, schema
+from model.artifact import open_artifact
+from model.checkpoint import Checkpoint
+from model.config import VARIANTS
+from model.detector import build_detector
+from model.preprocess import load_image, prepare
+from quantize import calibration
+from quantize.calibration import CalibrationSet
+from quantize.make import calibrate, write_int8
+from runtime_bench.detect import artifact_detector
+from runtime_bench.samples import PORTRAIT
+from runtime_bench.widerface import EVALUATION
+from tests.conftest import error_line
+
+SIZE = (96, 192)
+# Two deformable layers, of 23: torch.onnx takes a minute for all of them.
+NECK = msgspec.structs.replace(VARIANTS["acwface_dcn"], deform=("neck",), attention="none", offset_limit=1.0)
+
+
+def quietly(stage: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def float_artifacts(public_retinaface, tmp_path_factory):
+    """The public RetinaFace by format."""
+    folder = tmp_path_factory.mktemp("float")
+    export_onnx(public_retinaface, "none", SIZE, folder / "onnx", quietly)
+    export_tflite(public_retinaface, "none", "fp32", SIZE, folder / "tflite", quietly)
+    return {format: open_artifact(folder / format) for format in ("onnx", "tflite")}
+
+
+@pytest.fixture(scope="module")
+def integer(float_artifacts, tmp_path_factory):
+    """INT8 of them, and how each was made."""
+    folder = tmp_path_factory.mktemp("int8")
+    photographs = CalibrationSet(tuple(sorted(PORTRAIT.parent.glob("*.png")))[:16], 0)
+    made = {}
+    for format, artifact in float_artifacts.items():
+        calibrated = calibrate(artifact, photographs, quietly)
+        write_int8(calibrated, "percentile", calibrated.network.kept, folder / format, quietly)
+        made[format] = open_artifact(folder / format), calibrated
+    return made
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite"])
+def test_the_face_is_still_there(float_artifacts, integer, format):
+    portrait = load_image(PORTRAIT)
+    (before, after) = (artifact_detector(side, 1).detect(portrait, EVALUATION)[0] for side in (float_artifacts[format], integer[format][0]))
+    assert abs(before.scores[0] - after.scores[0]) < 0.05
+    assert np.abs(before.boxes[0] - after.boxes[0]).max() < 0.05 * (before.boxes[0][2] - before.boxes[0][0])
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite"])
+def test_the_artifact_says_how_it_was_made(integer, format):
+    artifact, calibrated = integer[format]
+    record = json.loads((artifact.path / "quantization.json").read_bytes())
+    assert artifact.manifest.precision == "int8"
+    assert record["photographs_sha256"] == calibrated.photographs.digest()
+    assert record["kept"] == list(calibrated.network.kept)
+    assert artifact.manifest.model.size_bytes < 0.36 * calibrated.artifact.manifest.model.size_bytes
+
+
+def test_onnx_weights_are_int8_but_for_the_kept(float_artifacts, integer):
+    artifact, calibrated = integer["onnx"]
+    model = onnx.load(artifact.model_path)
+    onnx.checker.check_model(model, full_check=True)
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    makers = {name: node for node in model.graph.node for name in node.output}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    widened = [makers[node.input[1]] for node in convolutions if node.input[1] in makers]
+    assert len(convolutions) - len(widened) == len(calibrated.network.kept)
+    exact = {tensor.shape: [] for tensor in constants.values()}
+    for tensor in calibrated.network.model.graph.initializer:
+        exact.setdefault(tuple(tensor.dims), []).append(numpy_helper.to_array(tensor))
+    for node in widened:
+        values, scale = (constants[name] for name in node.input[:2])
+        assert values.dtype == np.int8
+        assert scale.shape == (len(values),)
+        narrow = values * scale.reshape(-1, 1, 1, 1)
+        assert any(np.all(np.abs(narrow - weight) <= 0.5001 * scale.reshape(-1, 1, 1, 1)) for weight in exact[values.shape])
+
+
+def test_tflite_keeps_to_the_specification(integer):
+    artifact, calibrated = integer["tflite"]
+    model = read_model(artifact.model_path)
+    (graph,) = model.subgraphs
+    kinds = schema.TensorType
+    kept = 0
+    for operator in graph.operators:
+        code = model.operatorCodes[operator.opcodeIndex].builtinCode
+        if code not in (schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.DEPTHWISE_CONV_2D):
+            continue
+        data, weight, bias = (graph.tensors[int(index)] for index in operator.inputs)
+        out = graph.tensors[int(operator.outputs[0])]
+        if data.type == kinds.FLOAT32:
+            kept += 1
+            continue
+        assert (data.type, weight.type, bias.type, out.type) == (kinds.INT8, kinds.INT8, kinds.INT32, kinds.INT8)
+        scales = weight.quantization.scale
+        axis = 0 if code == schema.BuiltinOperator.CONV_2D else 3
+        assert weight.quantization.quantizedDimension == axis
+        assert len(scales) == weight.shape[axis]
+        assert not np.any(weight.quantization.zeroPoint)
+        np.testing.assert_allclose(bias.quantization.scale, data.quantization.scale[0] * scales, rtol=1e-6)
+    assert kept == len(calibrated.network.kept)
+
+
+@pytest.fixture(scope="module", params=["decomposed", "bounded"])
+def deformable(request, tmp_path_factory):
+    """A small deformable network as INT8 TFLite: its route, model file, and the float artifact."""
+    folder = tmp_path_factory.mktemp("deformable")
+    checkpoint = Checkpoint(build_detector(NECK, seed=0), "seeded")
+    export_tflite(checkpoint, request.param, "fp32", (64, 64), folder / "float", quietly)
+    artifact = open_artifact(folder / "float")
+    calibrated = calibrate(artifact, CalibrationSet(tuple(sorted(PORTRAIT.parent.glob("*.png")))[:4], 0), quietly)
+    write_int8(calibrated, "min-max", calibrated.network.kept, folder / "int8", quietly)
+    return request.param, folder / "int8" / "model.tflite", artifact
+
+
+def _operators(path):
+    """Of each operator its name, and the types of what goes in and comes out."""
+    model = read_model(path)
+    (graph,) = model.subgraphs
+    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    for operator in graph.operators:
+        types = [{graph.tensors[int(index)].type for index in side if index >= 0} for side in (operator.inputs, operator.outputs)]
+        yield names[model.operatorCodes[operator.opcodeIndex].builtinCode], *types
+
+
+def test_a_bounded_network_is_integer_throughout(deformable):
+    route, path, _ = deformable
+    if route != "bounded":
+        pytest.skip("the other route")
+    floats = [name for name, inputs, outputs in _operators(path) if schema.TensorType.FLOAT32 in inputs | outputs]
+    # In at the front, out at the back, and the probability behind that.
+    assert set(floats) == {"QUANTIZE", "DEQUANTIZE", "LOGISTIC"}
+    assert floats.count("QUANTIZE") == floats.count("LOGISTIC") == 1
+
+
+def test_coordinates_stay_in_float_and_pixels_do_not(deformable):
+    route, path, _ = deformable
+    if route != "decomposed":
+        pytest.skip("the other route")
+    kinds = schema.TensorType
+    operators = list(_operators(path))
+    assert all(kinds.FLOAT32 in inputs for name, inputs, _ in operators if name in ("FLOOR", "CAST"))
+    gathers = [inputs for name, inputs, _ in operators if name == "GATHER"]
+    assert gathers
+    assert all(inputs == {kinds.INT8, kinds.INT32} for inputs in gathers)
+
+
+def test_integers_compute_what_floats_do(deformable):
+    _, path, artifact = deformable
+    tensor = prepare(load_image(PORTRAIT), artifact.manifest.input, (64, 64)).tensor
+    exact = artifact_detector(artifact, 1).runtime.run(tensor)
+    interpreter = Interpreter(str(path))
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.ascontiguousarray(tensor.transpose(0, 2, 3, 1)))
+    interpreter.invoke()
+    outputs = {entry["name"]: interpreter.get_tensor(entry["index"])[0] for entry in interpreter.get_output_details()}
+    for name in ("box_deltas", "landmark_deltas"):
+        noise = np.square(outputs[name] - getattr(exact, name)).mean() / np.square(getattr(exact, name)).mean()
+        assert noise < 0.03
+
+
+def test_the_command_passes_and_records(cli, float_artifacts, tmp_path):
+    path = float_artifacts["onnx"].path
+    code, out, err = cli("quantize", "run", path, "--count", 16, "--out", tmp_path, "--json", tmp_path / "int8.json")
+    assert code == 0, err
+    (record,) = json.loads((tmp_path / "int8.json").read_bytes())
+    assert {"format", "route", "protocol", "ap_fp32", "ap_int8", "drop", "speedup", "size_ratio"} <= set(record)
+    assert record["passed"]
+    name = "retinaface-none-int8-96x192-onnx"
+    assert open_artifact(tmp_path / name).manifest.precision == "int8"
+    assert "smoke test" in err
+    assert name in out
+    code, _, err = cli("quantize", "run", tmp_path / name)
+    assert code == 2
+    assert "INT8 already" in error_line(err)
+
+
+def test_a_bad_model_is_not_shipped(cli, float_artifacts, tmp_path, monkeypatch):
+    monkeypatch.setitem(calibration.METHODS, "percentile", lambda histogram: (histogram.low / 50, histogram.high / 50))
+    path = float_artifacts["onnx"].path
+    code, out, err = cli("quantize", "run", path, "--count", 16, "--out", tmp_path, "--json", tmp_path / "int8.json")
+    assert code == 2
+    assert "was not written; the worst layers" in error_line(err)
+    assert err.count(" dB; ") == 3
+    assert "FAILED" in out
+    assert not json.loads((tmp_path / "int8.json").read_bytes())[0]["passed"]
+    assert not list(tmp_path.glob("*-int8-*"))
+
+
+def test_sensitivity_writes_a_recipe_that_run_takes(cli, float_artifacts, tmp_path):
+    artifact = float_artifacts["onnx"]
+    recipe = tmp_path / "recipe.json"
+    code, out, err = cli("quantize", "sensitivity", artifact.path, "--count", 24, "--agreement", 50, "--out", recipe)
+    assert code == 0, err
+    layers = json.loads((tmp_path / "recipe.layers.json").read_bytes())["layers"]
+    decibels = [layer["sqnr_db"] for layer in layers]
+    assert decibels == sorted(decibels)
+    assert len(layers) == 50  # convolutions of RetinaFace with merged heads
+    assert layers[0]["layer"] in out
+    code, out, err = cli(
+        "quantize", "run", artifact.path, "--count", 16, "--recipe", recipe, "--out", tmp_path, "--json", tmp_path / "int8.json"
+    )
+    assert code == 0, err
+    assert json.loads((tmp_path / "int8.json").read_bytes())[0]["kept"] == json.loads(recipe.read_bytes())["kept"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"format": "tflite"}, "is for retinaface-none in tflite"),
+        ({"kept": ["no_such_layer"]}, "no layer 'no_such_layer'"),
+        ({"method": "guess"}, "no method 'guess'; there are percentile"),
+    ],
+)
+def test_recipes_that_do_not_fit(cli, float_artifacts, tmp_path, changes, said):
+    recipe = {"variant": "retinaface", "dcn": "none", "format": "onnx", "method": "mse", "kept": []} | changes
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    code, _, err = cli(
+        "quantize", "run", float_artifacts["onnx"].path, "--count", 16, "--recipe", tmp_path / "recipe.json", "--out", tmp_path / "out"
+    )
+    assert code == 2
+    assert said in error_line(err)
+    assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
