@@ -104,6 +104,7 @@ class OnnxInt8:
             extra_options={},
         )
         quantizer.quantize_model()
+        quantizer.model.topological_sort()
         quantized = quantizer.model.model
         if only is None:
             _store_as_integers(quantized)

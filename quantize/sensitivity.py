@@ -74,7 +74,7 @@ def _sqnr(before: Sequence[Outputs], after: Sequence[Outputs]) -> float:
         )
         noise = float(np.square(rounded - exact, dtype=np.float64).sum())
         worst = min(worst, 10 * np.log10(float(np.square(exact, dtype=np.float64).sum()) / max(noise, 1e-12)))
-    return worst
+    return float(worst)
 
 
 def agreement(exact: FaceDetector, quantized: FaceDetector, photographs: Sequence[Path]) -> float:
@@ -85,7 +85,7 @@ def agreement(exact: FaceDetector, quantized: FaceDetector, photographs: Sequenc
         faces = exact.detect(image, _FACE)[0].boxes
         truth.append(GroundTruth(faces, dict.fromkeys(SUBSETS, np.ones(len(faces), bool))))
         found.append(quantized.detect(image, EVALUATION)[0])
-    return average_precision(truth, found)[SUBSETS[0]]
+    return float(average_precision(truth, found)[SUBSETS[0]])
 
 
 class Step(NamedTuple):

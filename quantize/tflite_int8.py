@@ -40,7 +40,7 @@ _COMPUTING = {_Op.ABS, _Op.ADD, _Op.LEAKY_RELU, _Op.MEAN, _Op.MUL, _Op.RELU, _Op
 """Operators whose inputs and outputs may each have a scale of its own."""
 _COORDINATES = (_Op.FLOOR, _Op.CAST)
 """What they read is a place in a feature map: eight bits tell 256 apart, a map is 80 wide and samples lie between its pixels."""
-_VERSIONS = {_Op.CONV_2D: 3, _Op.DEPTHWISE_CONV_2D: 3, _Op.QUANTIZE: 1, _Op.RESHAPE: 1}
+_VERSIONS = {_Op.CONV_2D: 3, _Op.DEPTHWISE_CONV_2D: 3, _Op.QUANTIZE: 1, _Op.RELU_N1_TO_1: 1, _Op.RESHAPE: 1}
 """Of operators on int8, where they are not 2."""
 
 
@@ -173,7 +173,9 @@ class _Pass:
         coordinates = {tensor for tensor in coordinates if tensor not in made or self.code(made[tensor]) not in _AXIS}
 
         becoming: set[int] = set()
-        integer: set[int] = set()
+        first = next(_name(self.graph, operator) for operator in self.graph.operators if self.code(operator) in _AXIS)
+        # The photograph is rounded where it comes in, unless the first layer wants it as it is.
+        integer = set(map(int, self.graph.inputs)) if only is None and first not in kept else set()
         for operator in self.graph.operators:
             code, inputs, outputs = self.code(operator), self.activations(operator.inputs), self.activations(operator.outputs)
             name = _name(self.graph, operator)
