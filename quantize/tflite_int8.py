@@ -189,7 +189,8 @@ class _Pass:
                 becomes = bool(integer & set(inputs)) and (code in _COMPUTING or (code == _Op.LOGISTIC and bool(weighted & set(outputs))))
             if becomes:
                 becoming.add(id(operator))
-                integer.update(outputs)
+                if code != _Op.GATHER:  # four pixels are weighed and added up in float: rounded four times over, small faces are lost
+                    integer.update(outputs)
         return becoming
 
     def _moved_by(self, operator: schema.OperatorT) -> list[int]:
