@@ -15,7 +15,7 @@
 #   WIDER=ROOT LIST=FILE  WIDER FACE root, and which of its images (default: those beside the project, else sample photographs)
 #   LIMIT=N               only the first N images
 #   CALIBRATION="DIR DIR" photographs that INT8 is calibrated with (default: WIDER's training images, else PEOPLE, else samples);
-#   METHOD=percentile     how ranges are found: percentile, min-max, entropy, mse; RECIPE=FILE layers in float; MAX_DROP=0.5 points of AP
+#   METHOD=mse            how ranges are found: mse, percentile, min-max, entropy; RECIPE=FILE layers in float; MAX_DROP=0.5 points of AP
 #   THREADS=1             of the latency measurements
 #   COMPARE=OLD.json      make bench-...: print what changed since, beyond noise, and fail beyond a limit; RESUME=1 goes on after Ctrl-C
 #   PEERS="NAME=FILE ..." make bench-...: public detectors in the same run: YuNet and SCRFD (.onnx), RetinaFace (.pth)

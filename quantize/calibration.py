@@ -192,10 +192,10 @@ def mean_squared_error(histogram: Histogram, levels: int = 255) -> Range:
 
 
 METHODS: dict[str, Callable[[Histogram], Range]] = {
+    "mse": mean_squared_error,
     "percentile": percentile,
     "min-max": min_max,
     "entropy": entropy,
-    "mse": mean_squared_error,
 }
 """By name, the default first."""
 

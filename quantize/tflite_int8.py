@@ -176,9 +176,14 @@ class _Pass:
         first = next(_name(self.graph, operator) for operator in self.graph.operators if self.code(operator) in _AXIS)
         # The photograph is rounded where it comes in, unless the first layer wants it as it is.
         integer = set(map(int, self.graph.inputs)) if only is None and first not in kept else set()
+        # Pixels are gathered as integers, and weighed and added up in float: every rounding on that way costs small faces.
+        sampled: set[int] = set()
         for operator in self.graph.operators:
             code, inputs, outputs = self.code(operator), self.activations(operator.inputs), self.activations(operator.outputs)
             name = _name(self.graph, operator)
+            if code not in _AXIS and sampled.intersection(inputs):
+                sampled.update(outputs)
+                continue
             if code in _AXIS:
                 becomes = int(operator.inputs[1]) in self.constants and name not in kept and (only is None or name in only)
             elif only is not None or not outputs or coordinates & {*inputs, *outputs}:
@@ -189,8 +194,7 @@ class _Pass:
                 becomes = bool(integer & set(inputs)) and (code in _COMPUTING or (code == _Op.LOGISTIC and bool(weighted & set(outputs))))
             if becomes:
                 becoming.add(id(operator))
-                if code != _Op.GATHER:  # four pixels are weighed and added up in float: rounded four times over, small faces are lost
-                    integer.update(outputs)
+                (sampled if code == _Op.GATHER else integer).update(outputs)
         return becoming
 
     def _moved_by(self, operator: schema.OperatorT) -> list[int]:

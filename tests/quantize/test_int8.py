@@ -193,7 +193,7 @@ def test_the_command_passes_and_records(cli, float_artifacts, tmp_path):
 
 
 def test_a_bad_model_is_not_shipped(cli, float_artifacts, tmp_path, monkeypatch):
-    monkeypatch.setitem(calibration.METHODS, "percentile", lambda histogram: (histogram.low / 50, histogram.high / 50))
+    monkeypatch.setitem(calibration.METHODS, "mse", lambda histogram: (histogram.low / 50, histogram.high / 50))
     path = float_artifacts["onnx"].path
     code, out, err = cli("quantize", "run", path, "--count", 16, "--out", tmp_path, "--json", tmp_path / "int8.json")
     assert code == 2
@@ -226,7 +226,7 @@ def test_sensitivity_writes_a_recipe_that_run_takes(cli, float_artifacts, tmp_pa
     [
         ({"format": "tflite"}, "is for retinaface-none in tflite"),
         ({"kept": ["no_such_layer"]}, "no layer 'no_such_layer'"),
-        ({"method": "guess"}, "no method 'guess'; there are percentile"),
+        ({"method": "guess"}, "no method 'guess'; there are mse"),
     ],
 )
 def test_recipes_that_do_not_fit(cli, float_artifacts, tmp_path, changes, said):
