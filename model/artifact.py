@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from model.errors import UserError
-from model.files import atomic_folder, sha256, size_bytes
+from model.files import atomic_folder, sha256, size_bytes, write_json
 from model.postprocess import Thresholds
 from model.preprocess import InputSpec
 
@@ -173,7 +173,7 @@ def writing_artifact(path: Path) -> Iterator[Path]:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+    write_json(folder / MANIFEST, manifest)
 
 
 def open_artifact(path: Path) -> Artifact:

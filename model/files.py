@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
+
 from model.errors import UserError
 
 
@@ -88,3 +90,9 @@ def atomic_folder(path: Path, marker: str) -> Iterator[Path]:
         os.rename(fresh, path)
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write anything that msgspec encodes as indented JSON, atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")

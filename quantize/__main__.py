@@ -13,8 +13,9 @@ from tabulate import tabulate
 from model.artifact import Artifact, artifact_name, open_artifact, writing_artifact
 from model.cli import Parser, positive, run_command
 from model.errors import UserError
+from model.files import write_json
 from quantize.calibration import METHODS, PHOTOGRAPHS
-from quantize.recipe import Recipe, read_recipe, write_recipe
+from quantize.recipe import Recipe, read_recipe
 from runtime_bench.options import add_dataset, open_dataset
 from runtime_bench.samples import PORTRAIT
 
@@ -77,7 +78,7 @@ def _add_calibration(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from quantize.calibration import find_ranges
-    from quantize.gate import Judgement, explain, judge, judgements_table, write_judgements
+    from quantize.gate import Judgement, explain, judge, judgements_table
     from quantize.make import calibrate, require_float, write_int8
     from quantize.sensitivity import measure_sensitivity
     from runtime_bench.drift import References
@@ -105,7 +106,7 @@ def _run(args: argparse.Namespace) -> int:
             _show_stage("measuring accuracy and speed")
             pictures = args.json.parent / "int8" / out.name
             judgements.append(judge(fp32, int8, method, kept, references, args.max_drop, args.threads, pictures))
-            write_judgements(args.json, judgements)
+            write_json(args.json, judgements)
             if judgements[-1].passed:
                 with writing_artifact(out) as fresh:
                     shutil.copytree(int8.path, fresh, dirs_exist_ok=True)
@@ -144,7 +145,7 @@ def _sensitivity(args: argparse.Namespace) -> int:
     print()
     print(tabulate([[len(step.kept), f"{step.agreement:.2f}"] for step in steps], ["in float", f"agreement on {len(judges)} photographs"]))
     out = args.out or Path("build/recipes") / f"{fp32.name}.json"
-    write_recipe(out, Recipe(manifest.variant, manifest.dcn, manifest.format, method, steps[-1].kept))
+    write_json(out, Recipe(manifest.variant, manifest.dcn, manifest.format, method, steps[-1].kept))
     write_sensitivity(out.with_suffix(".layers.json"), ranking, steps)
     print(f"recipe: {out}")
     if steps[-1].agreement < args.agreement:

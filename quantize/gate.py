@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from msgspec import Struct
 from PIL import Image
@@ -159,9 +158,3 @@ def judgements_table(judgements: Sequence[Judgement]) -> str:
     return "\n".join(
         lines + list(dict.fromkeys(f"AP on {one.images} images of {one.dataset}, scaling {one.protocol}" for one in judgements))
     )
-
-
-def write_judgements(path: Path, judgements: Sequence[Judgement]) -> None:
-    """Write a JSON list, atomically."""
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(judgements), indent=2) + b"\n")

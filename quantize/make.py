@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import torch
 from msgspec import Struct
@@ -17,6 +16,7 @@ from export.rewrites.equalise import equalise
 from model.artifact import Artifact, Parity
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.errors import UserError
+from model.files import write_json
 from quantize.calibration import CalibrationSet, Histogram, find_ranges, observe
 from quantize.network import Int8Network, int8_network
 
@@ -101,7 +101,6 @@ def write_int8(calibrated: Calibrated, method: str, kept: Sequence[str], out: Pa
 
     def make_model(path: Path) -> None:
         network.write(path, find_ranges(calibrated.histograms, method), kept)
-        record = msgspec.json.encode(calibrated.record(method, kept))
-        (path.parent / RECORD).write_bytes(msgspec.json.format(record, indent=2) + b"\n")
+        write_json(path.parent / RECORD, calibrated.record(method, kept))
 
     return package(calibrated.checkpoint, target, out, make_model, network.detectors, progress)

@@ -8,7 +8,6 @@ import msgspec
 from msgspec import Struct
 
 from model.errors import UserError
-from model.files import atomic_file
 from quantize.calibration import METHODS
 
 
@@ -35,9 +34,3 @@ def read_recipe(path: Path) -> Recipe:
     if recipe.method not in METHODS:
         raise UserError(f"{path}: no method {recipe.method!r}; there are {', '.join(METHODS)}")
     return recipe
-
-
-def write_recipe(path: Path, recipe: Recipe) -> None:
-    """Write JSON, atomically."""
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(recipe), indent=2) + b"\n")

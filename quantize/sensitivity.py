@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from model.artifact import Artifact, describe_file
-from model.files import atomic_file
+from model.files import write_json
 from model.postprocess import Thresholds
 from model.preprocess import in_layout, load_image
 from quantize.calibration import Range
@@ -128,5 +128,4 @@ def search(
 def write_sensitivity(path: Path, ranking: Sequence[Sensitivity], steps: Sequence[Step]) -> None:
     """Write JSON, atomically."""
     said = {"layers": [entry._asdict() for entry in ranking], "steps": [step._asdict() for step in steps]}
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(said), indent=2) + b"\n")
+    write_json(path, said)

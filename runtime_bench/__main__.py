@@ -20,25 +20,25 @@ from model.artifact import open_artifact
 from model.checkpoint import load_checkpoint
 from model.cli import Parser, add_size, parse_size, positive, run_command
 from model.errors import UserError
-from model.files import atomic_file
+from model.files import atomic_file, write_json
 from model.postprocess import Thresholds
 from model.preprocess import load_image
 from runtime_bench.benchmark import artifact_inputs, benchmark, benchmark_peer, latency_input, peer_inputs
 from runtime_bench.changes import check_checkpoints, find_changes
-from runtime_bench.compare import Speed, comparable, compare, write_speeds
+from runtime_bench.compare import Speed, comparable, compare
 from runtime_bench.detect import open_detector, torch_detector
 from runtime_bench.devices import list_devices, open_device
 from runtime_bench.draw import draw_detections
 from runtime_bench.drift import References
 from runtime_bench.evaluate import evaluate, protocol
-from runtime_bench.exports import Export, measure_exports, write_exports
+from runtime_bench.exports import Export, measure_exports
 from runtime_bench.html_report import write_report
 from runtime_bench.latency import RUNS
 from runtime_bench.options import add_dataset, open_dataset
 from runtime_bench.peers import open_peer
 from runtime_bench.profile import RUNS as PROFILE_RUNS
-from runtime_bench.profile import profile_artifact, write_profile
-from runtime_bench.record import Result, read_results, write_results
+from runtime_bench.profile import profile_artifact
+from runtime_bench.record import Result, read_results
 from runtime_bench.remote import DeviceRuns, benchmark_on
 from runtime_bench.report import changes_table, exports_table, profile_tables, results_table, speeds_table
 from runtime_bench.roofline import processor
@@ -181,7 +181,7 @@ def _compare(args: argparse.Namespace) -> int:
             print(f"{runtime}, {size[0]}x{size[1]}, {threads} thread(s) ...", file=sys.stderr, flush=True)
             measured = compare(artifacts, naive.get((runtime, size), []), latency_input(artifacts[0].manifest), threads, processor())
             speeds += measured
-            write_speeds(args.json, speeds)
+            write_json(args.json, speeds)
             print(speeds_table(measured), end="\n\n", flush=True)
     print(f"{args.json}: the records")
     return 0
@@ -243,7 +243,7 @@ def _carry_out(plan: dict[tuple[str, str], _Planned], path: Path, resume: bool, 
             try:
                 for result in planned.measure(results.get(key)):
                     results[key] = result
-                    write_results(path, [results[other] for other in plan if other in results])
+                    write_json(path, [results[other] for other in plan if other in results])
                 failed |= bool(results[key].failed_images)
             except UserError as error:
                 failed = True
@@ -279,7 +279,7 @@ def _exports(args: argparse.Namespace) -> int:
     exports: list[Export] = []
     for export in measure_exports(args.artifacts, args.failures, references, args.threads, args.runs):
         exports.append(export)
-        write_exports(args.json, exports)
+        write_json(args.json, exports)
     print(exports_table(exports))
     print(f"records: {args.json}")
     return 2 if any(export.reason for export in exports) else 0
@@ -338,7 +338,7 @@ def _profile(args: argparse.Namespace) -> int:
     profile = profile_artifact(open_artifact(args.artifact), args.threads, args.runs)
     print(profile_tables(profile))
     if args.json:
-        write_profile(args.json, profile)
+        write_json(args.json, profile)
         print(f"records: {args.json}")
     return 0
 

@@ -17,7 +17,6 @@ from msgspec import Struct
 from model.artifact import Artifact, Parity, open_artifact
 from model.cli import Parser, run_command
 from model.errors import UserError
-from model.files import atomic_file
 from model.preprocess import in_layout
 from runtime_bench.latency import in_clean_process, measure_latency
 from runtime_bench.runtimes import open_runtime
@@ -102,12 +101,6 @@ def compare(artifacts: Sequence[Artifact], naive: Sequence[Artifact], tensor: np
             )
         )
     return speeds
-
-
-def write_speeds(path: Path, speeds: Sequence[Speed]) -> None:
-    """Write a JSON list, atomically."""
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(speeds), indent=2) + b"\n")
 
 
 def comparable(artifacts: Sequence[Artifact]) -> dict[tuple[str, tuple[int, int]], list[Artifact]]:

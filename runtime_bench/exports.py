@@ -6,12 +6,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
 from model.artifact import Parity, open_artifact
 from model.errors import UserError
-from model.files import atomic_file
 from runtime_bench.benchmark import benchmark
 from runtime_bench.drift import References
 from runtime_bench.record import Result
@@ -59,9 +57,3 @@ def _last_error(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")] or lines or ["failed without a word"]
     return said[-1]
-
-
-def write_exports(path: Path, exports: Sequence[Export]) -> None:
-    """Write a JSON list, atomically."""
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(exports), indent=2) + b"\n")

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
-import msgspec
 import numpy as np
 from msgspec import Struct
 
 from model.artifact import Artifact
 from model.errors import UserError
-from model.files import atomic_file
 from runtime_bench.benchmark import latency_input
 from runtime_bench.profilers import WARMUP, OperatorTime
 from runtime_bench.roofline import Peak, measure_peak, processor
@@ -159,9 +156,3 @@ def _rated(timed: Iterable[OperatorTime], total_ms: float, peak: Peak) -> tuple[
             )
         )
     return tuple(operators)
-
-
-def write_profile(path: Path, profile: Profile) -> None:
-    """Write JSON, atomically."""
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(profile), indent=2) + b"\n")

@@ -8,7 +8,6 @@ import msgspec
 from msgspec import Struct
 
 from model.errors import UserError
-from model.files import atomic_file
 
 
 class Latency(Struct, frozen=True, forbid_unknown_fields=True):
@@ -226,14 +225,8 @@ class Result(Struct, frozen=True, forbid_unknown_fields=True):
     """SHA-256 over everything that the figures depend on; records that agree on it are of the same measurement."""
 
 
-def write_results(path: Path, results: list[Result]) -> None:
-    """Write a JSON list, atomically."""
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
-
-
 def read_results(path: Path) -> list[Result]:
-    """Inverse of :func:`write_results`; a :class:`UserError` that says what is wrong with the file otherwise."""
+    """What ``model.files.write_json`` wrote of a list of them; a :class:`UserError` that says what is wrong with the file otherwise."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=list[Result])
     except (msgspec.MsgspecError, RecursionError) as error:

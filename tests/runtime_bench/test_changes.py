@@ -7,8 +7,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from model.files import write_json
 from runtime_bench.changes import find_changes
-from runtime_bench.record import Latency, Result, SubsetAP, SubsetInterval, read_results, write_results
+from runtime_bench.record import Latency, Result, SubsetAP, SubsetInterval, read_results
 from tests.conftest import error_line
 
 RESULT = Result(
@@ -105,7 +106,7 @@ def test_run_compares_and_fails_beyond_the_limit(cli, artifact, tmp_path):
         if field not in ("runs", "warmup", "processes", "yardstick_ms")
     }
     faster = msgspec.structs.replace(old, latency_ms=msgspec.structs.replace(old.latency_ms, **latency))
-    write_results(tmp_path / "faster.json", [faster])
+    write_json(tmp_path / "faster.json", [faster])
     code, said, _ = cli(*arguments, "--json", tmp_path / "new.json", "--compare", tmp_path / "faster.json")
     assert code == 1
     assert "beyond the limit" in said
@@ -113,7 +114,7 @@ def test_run_compares_and_fails_beyond_the_limit(cli, artifact, tmp_path):
     code, said, _ = cli(*arguments, "--json", tmp_path / "new.json", "--compare", tmp_path / "faster.json", "--max-slower", 1e9, "--resume")
     assert code == 0
 
-    write_results(tmp_path / "foreign.json", [msgspec.structs.replace(old, checkpoint="0" * 64)])
+    write_json(tmp_path / "foreign.json", [msgspec.structs.replace(old, checkpoint="0" * 64)])
     code, _, error = cli(*arguments, "--json", tmp_path / "new.json", "--compare", tmp_path / "foreign.json")
     assert code == 2
     assert "compare files of one checkpoint" in error_line(error)

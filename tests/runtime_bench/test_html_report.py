@@ -9,10 +9,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from model.files import write_json
 from runtime_bench.charts import Bar, Line, bars, intervals, roofline
 from runtime_bench.drift import drift_fields
 from runtime_bench.html_report import write_report
-from runtime_bench.record import Faces, Result, SubsetAP, read_results, write_results
+from runtime_bench.record import Faces, Result, SubsetAP, read_results
 from runtime_bench.samples import sample_set
 from runtime_bench.widerface import average_precision, precision_recall
 from tests.conftest import error_line
@@ -163,7 +164,7 @@ def test_a_dot_on_the_roof_is_drawn_on_it():
 
 
 def test_reports_of_nothing_are_refused(cli, tmp_path):
-    write_results(tmp_path / "empty.json", [])
+    write_json(tmp_path / "empty.json", [])
     code, _, error = cli("runtime_bench", "report", tmp_path / "empty.json")
     assert code == 2
     assert "no record in" in error_line(error)
