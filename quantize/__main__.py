@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
@@ -113,7 +114,7 @@ def _run(args: argparse.Namespace) -> int:
                 print(f"{out}: photographs that changed most, FP32 and INT8: {pictures}")
                 continue
         _show_stage("looking for the layers that suffer")
-        tensors = list(calibrated.photographs.tensors(manifest.input, manifest.input.size or (640, 640)))[:_NOISE_ON]
+        tensors = calibrated.inputs(_NOISE_ON)
         ranking = measure_sensitivity(fp32, calibrated.network, find_ranges(calibrated.histograms, method), tensors)
         print(
             f"error: {out.name} loses more than {args.max_drop:g} AP and was not written; {explain(calibrated, ranking, kept)}",
@@ -138,7 +139,7 @@ def _sensitivity(args: argparse.Namespace) -> int:
     judges = chosen.every_other(1).photographs[:_JUDGED_BY]
     method = args.method or next(iter(METHODS))
     ranges = find_ranges(calibrated.histograms, method)
-    tensors = list(calibrated.photographs.tensors(manifest.input, manifest.input.size or (640, 640)))[:_NOISE_ON]
+    tensors = calibrated.inputs(_NOISE_ON)
     ranking = measure_sensitivity(fp32, calibrated.network, ranges, tensors)
     print(tabulate([[entry.layer, f"{entry.sqnr_db:.1f}"] for entry in ranking], ["layer", "SQNR dB alone"]))
     steps = search(fp32, calibrated.network, ranges, ranking, judges, args.agreement)
@@ -161,7 +162,7 @@ def _choose(args: argparse.Namespace, artifact: Artifact):  # noqa: ANN202
 
     if not args.photos:
         print("no --photos: calibrated with sample pictures, which is a smoke test", file=sys.stderr)
-    return choose_photographs(args.photos or [PORTRAIT.parent], args.count, artifact_detector(artifact, threads=2))
+    return choose_photographs(args.photos or [PORTRAIT.parent], args.count, artifact_detector(artifact, threads=os.cpu_count() or 1))
 
 
 def _show_stage(stage: str) -> None:

@@ -61,6 +61,8 @@ def choose_photographs(folders: Sequence[Path], count: int, detector: FaceDetect
     Raises:
         UserError: no such folder, fewer than :data:`FEWEST` readable photographs, or all of one colour.
     """
+    if count < FEWEST:
+        raise UserError(f"--count {count}: calibration needs at least {FEWEST} photographs, better {PHOTOGRAPHS}")
     paths = [path for folder in folders for path in _find(folder)]
     step = max(1, len(paths) // (_CANDIDATES * count))
     candidates, features, skipped = [], [], 0

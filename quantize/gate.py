@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def judge(
     """
     size = int8.manifest.input.size
     before = references.of(int8)
-    found = evaluate(artifact_detector(int8, threads=2), references.dataset, int8.name)
+    found = evaluate(artifact_detector(int8, threads=os.cpu_count() or 1), references.dataset, int8.name)
     drop = ap_drop(before.ap, found.ap)
     try:
         speeds = compare([fp32, int8], [], latency_input(fp32.manifest), threads, processor())

@@ -55,6 +55,11 @@ class Calibrated:
     photographs: CalibrationSet
     histograms: Mapping[str, Histogram]
 
+    def inputs(self, count: int) -> list[np.ndarray]:
+        """The first so many photographs, ``(1, 3, H, W)`` float32 each."""
+        few = CalibrationSet(self.photographs.photographs[:count], 0)
+        return list(few.tensors(self.artifact.manifest.input, self.artifact.manifest.input.size or DEFAULT_SIZE))
+
     def record(self, method: str, kept: Sequence[str]) -> Record:
         dead = tuple(name for name, histogram in self.histograms.items() if not histogram.reached)
         return Record(method, tuple(kept), len(self.photographs.photographs), self.photographs.digest(), dead)

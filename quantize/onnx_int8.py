@@ -107,7 +107,7 @@ class OnnxInt8:
         quantizer.model.topological_sort()
         quantized = quantizer.model.model
         if only is None:
-            _store_as_integers(quantized)
+            store_as_integers(quantized)
         del quantized.graph.value_info[:]
         _shorten_names(quantized)
         onnx.save(quantized, path)
@@ -133,21 +133,24 @@ class OnnxInt8:
         return excluded
 
 
-def _store_as_integers(model: onnx.ModelProto) -> None:
+def store_as_integers(model: onnx.ModelProto) -> None:
     """Weights of deformable operators as int8 with a scale for each output channel, widened when the model runs."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    nodes = []
+    nodes, widened = [], {}
     for node in model.graph.node:
         if node.op_type in _STORED:
             place, axis = _WEIGHTED[node.op_type], _STORED[node.op_type]
-            weight = constants[node.input[place]]
-            values, scale = quantize_weight(numpy_helper.to_array(weight), axis)
-            names = [f"{weight.name}_{part}" for part in ("quantized", "scale", "zero", "widened")]
-            parts = (values, scale, np.zeros(len(scale), np.int8))
-            model.graph.initializer.extend(numpy_helper.from_array(part, name) for part, name in zip(parts, names, strict=False))
-            nodes.append(onnx.helper.make_node("DequantizeLinear", names[:3], names[3:], name=f"{names[3]}_node", axis=axis))
-            node.input[place] = names[3]
-            model.graph.initializer.remove(weight)
+            name = node.input[place]
+            if name not in widened:  # layers of one size share the matrix that adds taps up
+                weight = constants[name]
+                values, scale = quantize_weight(numpy_helper.to_array(weight), axis)
+                names = [f"{name}_{part}" for part in ("quantized", "scale", "zero", "widened")]
+                parts = (values, scale, np.zeros(len(scale), np.int8))
+                model.graph.initializer.extend(numpy_helper.from_array(part, name) for part, name in zip(parts, names, strict=False))
+                nodes.append(onnx.helper.make_node("DequantizeLinear", names[:3], names[3:], axis=axis))
+                widened[name] = names[3]
+                model.graph.initializer.remove(weight)
+            node.input[place] = widened[name]
         nodes.append(node)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
