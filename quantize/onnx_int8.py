@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from export.deform_routes import ROUTES, Route
+from export.deform_routes import ROUTES
 from export.onnx_export import NO_ROUTE, convert_to_onnx, simplify
 from export.rewrites import apply_rewrites
 from model.artifact import Artifact, RuntimeSpec
@@ -27,10 +26,16 @@ from runtime_bench.detect import FaceDetector, artifact_detector
 from runtime_bench.runtimes.libraries import library_path
 from runtime_bench.runtimes.onnxruntime import session_options
 
-_INTEGER = ("Conv", "MatMul", "LeakyRelu", "Relu", "Concat", "Resize", "Add")
+_INTEGER = ("Conv", "MatMul", "LeakyRelu", "Relu", "Concat", "Resize", "Add", "Transpose")
 """Operators that are computed in integers. Attention's products and sigmoids are not: measured, they got slower and worse."""
-_WEIGHTED = {"Conv": 1, "MatMul": 1, "DeformConv": 1, "DeformConvTiled": 2}
+_OURS = {"DeformConvTiled": "QDeformConvTiled", "Conv3x3": "QConv3x3"}
+"""Operators of the kernel that have a form in integers."""
+_IMAGE = {"DeformConvTiled": 1, "Conv3x3": 0}
+"""Which of their inputs is the image; weight and bias follow."""
+_WEIGHTED = {"Conv": 1, "MatMul": 1, "DeformConv": 1, "DeformConvTiled": 2, "Conv3x3": 1}
 """Which input of an operator is its weight."""
+_FOLLOWING = ("LeakyRelu", "Relu", "Transpose", "Reshape", "Concat")
+"""Operators that stay in float with what they read."""
 _STORED = {"DeformConv": 0, "DeformConvTiled": 2}
 """Operators that are computed in float, whose weights are stored in integers nevertheless, and the axis of their output channels."""
 
@@ -47,11 +52,9 @@ class OnnxInt8:
     layout = "NCHW"
 
     def __init__(self, checkpoint: Checkpoint, dcn: str, size: tuple[int, int] | None) -> None:
-        # The kernel's own convolution has no integer form, ONNX Runtime's has.
-        routes = {name: dataclasses.replace(route, predict=Route.predict) for name, route in ROUTES.items()}
-        needs = routes[dcn].needs if dcn != "none" else NO_ROUTE
+        needs = ROUTES[dcn].needs if dcn != "none" else NO_ROUTE
         self.runtime = RuntimeSpec("onnxruntime", needs.onnxruntime, needs.library)
-        model = apply_rewrites(checkpoint.detector, dcn, routes=routes)
+        model = apply_rewrites(checkpoint.detector, dcn)
         self.model = simplify(convert_to_onnx(model, checkpoint.detector.config.variant, needs.opset, size))
         self._constants = {tensor.name: tensor for tensor in self.model.graph.initializer}
         self._weights = {node.output[0]: node.input[1] for node in self.model.graph.node if node.op_type in _WEIGHTED}
@@ -62,6 +65,8 @@ class OnnxInt8:
     def _integer(self, node: onnx.NodeProto) -> bool:
         if node.op_type == "MatMul":
             return node.input[1] in self._constants
+        if node.op_type in _OURS:
+            return True
         # Attention over channels is a convolution of a vector: nothing to gain.
         return node.op_type in _INTEGER and not (node.op_type == "Conv" and len(self._constants[node.input[1]].dims) == 3)
 
@@ -91,6 +96,8 @@ class OnnxInt8:
         model.graph.value_info.extend(
             onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ranges if name != "image"
         )
+        excluded = self._excluded(kept, only)
+        ours = {node.name for node in model.graph.node if node.op_type in _OURS}.difference(excluded)
         quantizer = QDQQuantizer(
             model,
             per_channel=True,
@@ -99,13 +106,19 @@ class OnnxInt8:
             activation_qType=QuantType.QUInt8,
             tensors_range=TensorsData(CalibrationMethod.MinMax, {name: tuple(map(np.float32, ends)) for name, ends in ranges.items()}),
             nodes_to_quantize=[],
-            nodes_to_exclude=self._excluded(kept, only),
+            nodes_to_exclude=excluded,
             op_types_to_quantize=_INTEGER,
             extra_options={},
         )
+        for node in model.graph.node:
+            if node.name in ours:
+                quantizer.quantize_activation_tensor(node.input[_IMAGE[node.op_type]])
+                if node.op_type == "DeformConvTiled":
+                    quantizer.quantize_activation_tensor(node.output[0])
         quantizer.quantize_model()
         quantizer.model.topological_sort()
         quantized = quantizer.model.model
+        make_integer(quantized, ours)
         if only is None:
             store_as_integers(quantized)
         del quantized.graph.value_info[:]
@@ -113,7 +126,7 @@ class OnnxInt8:
         onnx.save(quantized, path)
 
     def _excluded(self, kept: Collection[str], only: Collection[str] | None) -> list[str]:
-        """Names of the nodes that stay in float: with a layer, the activation behind it.
+        """Names of the nodes that stay in float: with a layer, the activation behind it, and what only moves the result.
 
         ONNX Runtime would otherwise round that layer's weights when it loads the file, with one scale for all channels: it takes a
         convolution between integer tensors for one that somebody forgot.
@@ -125,12 +138,57 @@ class OnnxInt8:
             if (
                 not self._integer(node)
                 or (layer and (name in kept or (only is not None and name not in only)))
-                or (node.op_type in ("LeakyRelu", "Relu") and node.input[0] in floats)
+                or (node.op_type in _FOLLOWING and floats.issuperset(set(node.input).difference(self._constants)))
                 or (not layer and only is not None)
             ):
                 excluded.append(node.name)
                 floats.update(node.output)
         return excluded
+
+
+def make_integer(model: onnx.ModelProto, names: Collection[str]) -> None:
+    """The nodes of these names, operators of the kernel between DequantizeLinear and QuantizeLinear, in one operator on integers each.
+
+    ONNX Runtime does the like for its own operators when it loads a file.
+    """
+    graph = model.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    before = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+    behind = {node.input[0]: node for node in graph.node if node.op_type == "QuantizeLinear"}
+    for node in graph.node:
+        if node.name not in names:
+            continue
+        image = _IMAGE[node.op_type]
+        weight, bias = node.input[image + 1 :]
+        values, scale = quantize_weight(numpy_helper.to_array(constants[weight]), 2)
+        parts = {f"{weight}_quantized": values, f"{weight}_scale": scale}
+        graph.initializer.extend(numpy_helper.from_array(part, name) for name, part in parts.items() if name not in constants)
+        constants.update(dict.fromkeys(parts))
+        node.input[image:] = [*before[node.input[image]].input, *parts, bias]
+        if node.op_type == "DeformConvTiled":
+            rounding = behind[node.output[0]]
+            node.input.extend(rounding.input[1:])
+            node.output[0] = rounding.output[0]
+            rounding.op_type = ""
+            kept = ("negative_slope", "offset_limit")
+            attributes = [attribute for attribute in node.attribute if attribute.name in kept]
+            del node.attribute[:]
+            node.attribute.extend(attributes)
+        node.op_type = _OURS[node.op_type]
+    _drop_unused(model)
+
+
+def _drop_unused(model: onnx.ModelProto) -> None:
+    """Roundings that have become part of operators, and constants that nothing reads."""
+    graph = model.graph
+    read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    nodes = [node for node in graph.node if node.op_type and (node.op_type != "DequantizeLinear" or node.output[0] in read)]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    used = {name for node in nodes for name in node.input}
+    constants = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(constants)
 
 
 def store_as_integers(model: onnx.ModelProto) -> None:

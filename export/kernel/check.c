@@ -1,5 +1,5 @@
-// Runs every implementation that this processor has on random layers, through both memory layouts and all three functions, and compares
-// it with the scalar one. Offsets include borders, huge values, infinities and NaN. Behind each array begins a page that cannot be read,
+// Runs every implementation that this processor has on random layers, through both memory layouts and all functions, and compares it with
+// the scalar one. Prints a checksum of what the best INT8 implementation computes, which is the same on every processor that has a fast one. Offsets include borders, huge values, infinities and NaN. Behind each array begins a page that cannot be read,
 // so that also an emulated processor stops at any access beyond; under AddressSanitizer arrays are the sanitizer's.
 //
 //   acwface_check [LAYERS [SEED]]
@@ -14,9 +14,10 @@
 #include <unistd.h>
 
 #include "deform.h"
+#include "int8.h"
 #include "version.h"
 
-static uint32_t state;
+static uint32_t state, seed;
 
 // xorshift32 (Marsaglia 2003)
 static uint32_t next(void) {
@@ -41,15 +42,25 @@ static struct {
 } arrays[16];
 static int array_count;
 
-static float* reals(size_t count) {
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE), bytes = count * sizeof(float), whole = (bytes + page - 1) / page * page;
+static void* array(size_t bytes) {
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), whole = (bytes + page - 1) / page * page;
     char* begin = SANITIZED ? malloc(bytes) : mmap(NULL, whole + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (begin == NULL || begin == MAP_FAILED || array_count == 16) abort();
     if (!SANITIZED && mprotect(begin + whole, page, PROT_NONE) != 0) abort();
     arrays[array_count].begin = begin;
     arrays[array_count++].bytes = whole + page;
-    float* values = (float*)(SANITIZED ? begin : begin + whole - bytes);
+    return SANITIZED ? begin : begin + whole - bytes;
+}
+
+static float* reals(size_t count) {
+    float* values = array(count * sizeof(float));
     for (size_t i = 0; i < count; i++) values[i] = real();
+    return values;
+}
+
+static uint8_t* bytes(size_t count) {
+    uint8_t* values = array(count);
+    for (size_t i = 0; i < count; i++) values[i] = (uint8_t)(next() >> 8);
     return values;
 }
 
@@ -160,13 +171,97 @@ static int check_conv3x3(int index) {
     return failures;
 }
 
+// FNV-1a (Fowler, Noll and Vo)
+static uint32_t checksum = 2166136261u;
+static uint32_t added_to(uint32_t sum, const void* from, size_t count) {
+    for (const uint8_t* byte = from; count > 0; count--) sum = (sum ^ *byte++) * 16777619u;
+    return sum;
+}
+
+static int check_int8(int index) {
+    state = (seed + (uint32_t)index) * 2654435761u | 1u;  // the same layers whatever was checked before
+    const int32_t height = between(1, next() % 4 ? 9 : 2), width = between(1, next() % 4 ? 40 : 3), pixels = height * width;
+    const int32_t outputs = next() % 2 ? 16 * between(1, 9) : between(1, 150), inputs = between(0, 3) ? 16 * between(1, 4) : between(1, 700);
+    const int32_t extra = between(0, 3);
+    float *predicted = reals((size_t)ACWFACE_PREDICTED * pixels), *scale = reals(outputs), *bias = reals(outputs);
+    uint8_t *in = bytes((size_t)(inputs + extra) * pixels - extra), *out = bytes((size_t)outputs * pixels);
+    uint8_t* expected = bytes((size_t)outputs * pixels);
+    int8_t* weight = array((size_t)ACWFACE_TAPS * inputs * outputs);
+    float *sums = reals((size_t)outputs * pixels), *expected_sums = reals((size_t)outputs * pixels);
+    void* prepared = array(acwface_int8_bytes(inputs, outputs));
+    for (int32_t i = 0; i < ACWFACE_PREDICTED * pixels; i++) predicted[i] = offset();
+    for (int32_t i = 0; i < ACWFACE_TAPS * inputs * outputs; i++) weight[i] = (int8_t)between(-127, 127);
+    // Values and weights scatter by 74 about their middles: outputs by 40.
+    for (int32_t o = 0; o < outputs; o++) {
+        scale[o] = (float)between(90, 110) * 0.4f / (74.0f * 74.0f * 3.0f * sqrtf((float)inputs));
+        bias[o] *= 20.0f;
+    }
+    acwface_int8_prepare(inputs, outputs, weight, scale, bias, prepared);
+    const int32_t in_zero = between(0, 255), out_zero = between(0, 255), cut = between(0, pixels);
+    const int limited = next() % 2, active = next() % 2;
+    AcwfaceInt8Deform deform = {
+        .layer =
+            {
+                .height = height,
+                .width = width,
+                .channels = outputs,
+                .predicted = predicted,
+                .predicted_pixel = ACWFACE_PREDICTED,
+                .predicted_channel = 1,
+                .offset_limit = limited ? 1.0f : INFINITY,
+                .negative_slope = active ? 0.1f : 1.0f,
+            },
+        .in_channels = inputs,
+        .in_zero = in_zero,
+        .in = in,
+        .in_pixel = inputs + extra,
+        .weight = prepared,
+        .out_zero = out_zero,
+        .out_pixel = outputs,
+    };
+    AcwfaceInt8Conv3x3 conv = {height, width, inputs, outputs, in_zero, in, inputs + extra, prepared, NULL, outputs};
+
+    int failures = 0, scalar = 0;
+    uint32_t last = 0;
+    while (acwface_int8_kernel(scalar + 1) != NULL) scalar++;
+    for (int k = scalar; k >= 0; k--) {
+        const AcwfaceInt8Kernel* kernel = acwface_int8_kernel(k);
+        deform.out = k == scalar ? expected : out;
+        conv.out = k == scalar ? expected_sums : sums;
+        for (int32_t i = 0; i < outputs * pixels; i++) deform.out[i] = 99, conv.out[i] = 1e30f;
+        kernel->deform(&deform, cut, pixels);
+        kernel->deform(&deform, 0, cut);
+        kernel->conv3x3(&conv, cut, pixels);
+        kernel->conv3x3(&conv, 0, cut);
+        const uint32_t sum = added_to(added_to(checksum, deform.out, (size_t)outputs * pixels), conv.out, outputs * pixels * sizeof(float));
+        if (k < scalar - 1 && sum != last) {
+            printf("layer %d, int8: %s and %s differ\n", index, kernel->name, acwface_int8_kernel(k + 1)->name);
+            failures++;
+        }
+        last = sum;
+        // A weight that is rounded the other way changes a tap's samples by one.
+        for (int32_t i = 0; i < outputs * pixels; i++)
+            if (abs(deform.out[i] - expected[i]) > 2 || !(fabsf(conv.out[i] - expected_sums[i]) <= 1e-4f)) {
+                printf("layer %d, int8 %s, %dx%d, %d to %d channels, element %d: deform %d, not %d; conv3x3 %g, not %g\n", index, kernel->name,
+                       height, width, inputs, outputs, i, deform.out[i], expected[i], conv.out[i], expected_sums[i]);
+                failures++;
+                break;
+            }
+    }
+    checksum = last;
+    release();
+    return failures;
+}
+
 int main(int argc, char** argv) {
     const int layers = argc > 1 ? atoi(argv[1]) : 200;
-    state = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) | 1u : 1u;
+    state = seed = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) | 1u : 1u;
     int failures = 0;
-    for (int i = 0; i < layers; i++) failures += check_layer(i) + check_conv3x3(i);
+    for (int i = 0; i < layers; i++) failures += check_layer(i) + check_conv3x3(i) + check_int8(i);
     printf("kernel %s:", ACWFACE_KERNEL_VERSION);
     for (int i = 0; acwface_kernel(i) != NULL; i++) printf(" %s", acwface_kernel(i)->name);
-    printf("; %d layers, %d failures\n", layers, failures);
+    printf("; int8:");
+    for (int i = 0; acwface_int8_kernel(i) != NULL; i++) printf(" %s", acwface_int8_kernel(i)->name);
+    printf(", checksum %08x; %d layers, %d failures\n", checksum, layers, failures);
     return failures != 0;
 }

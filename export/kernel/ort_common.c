@@ -26,7 +26,7 @@ OrtStatus* acwface_read_tensor(const OrtApi* api, const OrtValue* value, Tensor*
     if (status == NULL) status = api->GetDimensions(info, tensor->shape, tensor->rank);
     api->ReleaseTensorTypeAndShapeInfo(info);
     if (status != NULL) return status;
-    return api->GetTensorMutableData((OrtValue*)value, (void**)&tensor->data);
+    return api->GetTensorMutableData((OrtValue*)value, &tensor->data);
 }
 
 OrtStatus* acwface_read_input(const OrtApi* api, const OrtKernelContext* context, size_t index, Tensor* tensor) {
@@ -35,10 +35,18 @@ OrtStatus* acwface_read_input(const OrtApi* api, const OrtKernelContext* context
     return acwface_read_tensor(api, value, tensor);
 }
 
-OrtStatus* acwface_make_output(const OrtApi* api, OrtKernelContext* context, const int64_t shape[4], float** data) {
+OrtStatus* acwface_read_constant(const OrtApi* api, const OrtKernelInfo* info, size_t index, Tensor* tensor) {
+    int constant = 0;
+    const OrtValue* value = NULL;
+    TRY(api->KernelInfoGetConstantInput_tensor(info, index, &constant, &value));
+    if (!constant) return acwface_fail(api, "acwface: weights, biases and scales of this operator must be constants");
+    return acwface_read_tensor(api, value, tensor);
+}
+
+OrtStatus* acwface_make_output(const OrtApi* api, OrtKernelContext* context, const int64_t shape[4], void** data) {
     OrtValue* value = NULL;
     TRY(api->KernelContext_GetOutput(context, 0, shape, 4, &value));
-    return api->GetTensorMutableData(value, (void**)data);
+    return api->GetTensorMutableData(value, data);
 }
 
 OrtStatus* acwface_input_shape(const OrtApi* api, OrtShapeInferContext* context, size_t index, size_t wanted, size_t* rank, int64_t* shape,
@@ -54,13 +62,14 @@ OrtStatus* acwface_input_shape(const OrtApi* api, OrtShapeInferContext* context,
     return api->GetSymbolicDimensions(info, names, wanted);
 }
 
-OrtStatus* acwface_infer_output(const OrtApi* api, OrtShapeInferContext* context, const int64_t shape[4], const char* names[4]) {
+OrtStatus* acwface_infer_output(const OrtApi* api, OrtShapeInferContext* context, ONNXTensorElementDataType type, const int64_t shape[4],
+                                const char* names[4]) {
     // A length that is neither known nor named would be taken for -1, and outputs of different sizes for equally large.
     for (int axis = 0; axis < 4; axis++)
         if (shape[axis] < 0 && (names[axis] == NULL || names[axis][0] == '\0')) return NULL;
     OrtTensorTypeAndShapeInfo* info = NULL;
     TRY(api->CreateTensorTypeAndShapeInfo(&info));
-    OrtStatus* status = api->SetTensorElementType(info, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT);
+    OrtStatus* status = api->SetTensorElementType(info, type);
     if (status == NULL) status = api->SetDimensions(info, shape, 4);
     if (status == NULL) status = api->SetSymbolicDimensions(info, names, 4);
     if (status == NULL) status = api->ShapeInferContext_SetOutputTypeShape(context, 0, info);
@@ -96,5 +105,7 @@ ACWFACE_API OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOptions* options
     TRY(api->CustomOpDomain_Add(domain, &acwface_ort_sample));
     TRY(api->CustomOpDomain_Add(domain, &acwface_ort_tiled));
     TRY(api->CustomOpDomain_Add(domain, &acwface_ort_conv3x3));
+    TRY(api->CustomOpDomain_Add(domain, &acwface_ort_int8_deform));
+    TRY(api->CustomOpDomain_Add(domain, &acwface_ort_int8_conv3x3));
     return api->AddCustomOpDomain(options, domain);
 }

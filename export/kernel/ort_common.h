@@ -17,7 +17,7 @@ enum { API_VERSION = 17 };
 
 // An input or an output, dense.
 typedef struct {
-    float* data;
+    void* data;
     size_t rank;
     int64_t shape[4];
 } Tensor;
@@ -31,16 +31,18 @@ void acwface_read_float(const OrtApi* api, const OrtKernelInfo* info, const char
 // A tensor of more than four axes has rank 0.
 OrtStatus* acwface_read_tensor(const OrtApi* api, const OrtValue* value, Tensor* tensor);
 OrtStatus* acwface_read_input(const OrtApi* api, const OrtKernelContext* context, size_t index, Tensor* tensor);
-OrtStatus* acwface_make_output(const OrtApi* api, OrtKernelContext* context, const int64_t shape[4], float** data);
+OrtStatus* acwface_read_constant(const OrtApi* api, const OrtKernelInfo* info, size_t index, Tensor* tensor);
+OrtStatus* acwface_make_output(const OrtApi* api, OrtKernelContext* context, const int64_t shape[4], void** data);
 
 // For shape inference, which ONNX Runtime calls without an API: the dimensions of an input, negative where they are not known, and
 // their names. *rank is 0 if the input has not exactly `wanted` axes.
 OrtStatus* acwface_input_shape(const OrtApi* api, OrtShapeInferContext* context, size_t index, size_t wanted, size_t* rank, int64_t* shape,
                                const char** names);
-OrtStatus* acwface_infer_output(const OrtApi* api, OrtShapeInferContext* context, const int64_t shape[4], const char* names[4]);
+OrtStatus* acwface_infer_output(const OrtApi* api, OrtShapeInferContext* context, ONNXTensorElementDataType type, const int64_t shape[4],
+                                const char* names[4]);
 extern const OrtApi* acwface_shape_api;  // one for the whole process
 
-extern const OrtCustomOp acwface_ort_sample, acwface_ort_tiled, acwface_ort_conv3x3;
+extern const OrtCustomOp acwface_ort_sample, acwface_ort_tiled, acwface_ort_conv3x3, acwface_ort_int8_deform, acwface_ort_int8_conv3x3;
 
 // Callbacks that are the same for all.
 const char* ORT_API_CALL acwface_provider(const OrtCustomOp* op);
@@ -53,13 +55,14 @@ ONNXTensorElementDataType ORT_API_CALL acwface_float32(const OrtCustomOp* op, si
 OrtCustomOpInputOutputCharacteristic ORT_API_CALL acwface_required(const OrtCustomOp* op, size_t index);
 OrtMemType ORT_API_CALL acwface_memory(const OrtCustomOp* op, size_t index);
 
-#define ACWFACE_OPERATOR(NAME, INPUTS, CREATE, DESTROY, COMPUTE, INFER)                                                                  \
-    {                                                                                                                                    \
-        .version = API_VERSION, .GetName = NAME, .GetExecutionProviderType = acwface_provider, .GetInputType = acwface_float32,          \
-        .GetInputTypeCount = INPUTS, .GetOutputType = acwface_float32, .GetOutputTypeCount = acwface_one, .KernelDestroy = DESTROY,      \
-        .GetInputCharacteristic = acwface_required, .GetOutputCharacteristic = acwface_required, .GetInputMemoryType = acwface_memory,   \
-        .CreateKernelV2 = CREATE, .KernelComputeV2 = COMPUTE, .InferOutputShapeFn = INFER, .GetStartVersion = acwface_first_version,     \
-        .GetEndVersion = acwface_last_version,                                                                                           \
+// INPUT_TYPE gives each input's type; outputs are one, of OUTPUT_TYPE.
+#define ACWFACE_OPERATOR(NAME, INPUTS, INPUT_TYPE, OUTPUT_TYPE, CREATE, DESTROY, COMPUTE, INFER)                                       \
+    {                                                                                                                                  \
+        .version = API_VERSION, .GetName = NAME, .GetExecutionProviderType = acwface_provider, .GetInputType = INPUT_TYPE,             \
+        .GetInputTypeCount = INPUTS, .GetOutputType = OUTPUT_TYPE, .GetOutputTypeCount = acwface_one, .KernelDestroy = DESTROY,        \
+        .GetInputCharacteristic = acwface_required, .GetOutputCharacteristic = acwface_required, .GetInputMemoryType = acwface_memory, \
+        .CreateKernelV2 = CREATE, .KernelComputeV2 = COMPUTE, .InferOutputShapeFn = INFER, .GetStartVersion = acwface_first_version,   \
+        .GetEndVersion = acwface_last_version,                                                                                         \
     }
 
 #endif

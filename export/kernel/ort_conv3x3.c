@@ -11,20 +11,12 @@ typedef struct {
     float weight[];  // as acwface_conv3x3_prepare leaves it
 } Node;
 
-static OrtStatus* read_constant(const OrtApi* api, const OrtKernelInfo* info, size_t index, Tensor* tensor) {
-    int constant = 0;
-    const OrtValue* value = NULL;
-    TRY(api->KernelInfoGetConstantInput_tensor(info, index, &constant, &value));
-    if (!constant) return acwface_fail(api, "acwface: weight and bias of Conv3x3 must be constants");
-    return acwface_read_tensor(api, value, tensor);
-}
-
 static OrtStatusPtr ORT_API_CALL create(const OrtCustomOp* op, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
     (void)op;
     Tensor weight, bias;
     int64_t input_start = 0;
-    TRY(read_constant(api, info, 1, &weight));
-    TRY(read_constant(api, info, 2, &bias));
+    TRY(acwface_read_constant(api, info, 1, &weight));
+    TRY(acwface_read_constant(api, info, 2, &bias));
     acwface_read_int(api, info, "input_start", &input_start);
     if (input_start < 0) return acwface_fail(api, "acwface: a start must not be negative");
     if (weight.rank != 3 || weight.shape[0] != ACWFACE_TAPS || weight.shape[1] < 1 || weight.shape[2] < 1)
@@ -73,14 +65,14 @@ static OrtStatusPtr ORT_API_CALL compute(void* kernel, OrtKernelContext* context
     if (in.shape[3] < node->input_start + node->in_channels) return acwface_fail(api, "acwface: input has too few channels");
     const int64_t pixels = in.shape[1] * in.shape[2], shape[4] = {in.shape[0], in.shape[1], in.shape[2], node->out_channels};
     if (pixels > INT32_MAX / 16) return acwface_fail(api, "acwface: the image is too large");
-    float* out = NULL;
+    void* out = NULL;
     TRY(acwface_make_output(api, context, shape, &out));
     if (in.shape[0] * pixels == 0) return NULL;
 
     const int32_t height = (int32_t)in.shape[1], width = (int32_t)in.shape[2], tiles = acwface_conv3x3_tiles(height, width);
     Call call = {
         .kernel = acwface_kernel(0),
-        .op = {height, width, node->in_channels, node->out_channels, in.data + node->input_start, in.shape[3], node->weight, out, shape[3]},
+        .op = {height, width, node->in_channels, node->out_channels, (const float*)in.data + node->input_start, in.shape[3], node->weight, out, shape[3]},
         .in_image = pixels * in.shape[3],
         .out_image = pixels * shape[3],
         .tiles = tiles,
@@ -99,9 +91,10 @@ static OrtStatusPtr ORT_API_CALL infer(const OrtCustomOp* op, OrtShapeInferConte
     if (rank == 0 || weight_rank == 0) return NULL;  // the call itself will say so
     shape[3] = weight[2];
     names[3] = weight_names[2];
-    return acwface_infer_output(acwface_shape_api, context, shape, names);
+    return acwface_infer_output(acwface_shape_api, context, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, shape, names);
 }
 
 static const char* ORT_API_CALL name(const OrtCustomOp* op) { return (void)op, "Conv3x3"; }
 
-const OrtCustomOp acwface_ort_conv3x3 = ACWFACE_OPERATOR(name, acwface_three, create, destroy, compute, infer);
+const OrtCustomOp acwface_ort_conv3x3 =
+    ACWFACE_OPERATOR(name, acwface_three, acwface_float32, acwface_float32, create, destroy, compute, infer);

@@ -107,7 +107,7 @@ static OrtStatusPtr ORT_API_CALL compute(void* kernel, OrtKernelContext* context
     if (from_channels < node->source_start + needed) return acwface_fail(api, "acwface: the second input has too few channels");
     if (bias.rank != 1 || bias.shape[0] != node->channels) return acwface_fail(api, "acwface: bias must be (channels)");
 
-    float* out = NULL;
+    void* out = NULL;
     const int64_t nchw[4] = {images, node->channels, height, width}, nhwc[4] = {images, height, width, node->channels};
     TRY(acwface_make_output(api, context, node->out_nhwc ? nhwc : nchw, &out));
     if (images * pixels == 0) return NULL;
@@ -116,7 +116,7 @@ static OrtStatusPtr ORT_API_CALL compute(void* kernel, OrtKernelContext* context
         .height = (int32_t)height,
         .width = (int32_t)width,
         .channels = (int32_t)node->channels,
-        .predicted = predicted.data + node->predicted_start * (node->predicted_nhwc ? 1 : pixels),
+        .predicted = (const float*)predicted.data + node->predicted_start * (node->predicted_nhwc ? 1 : pixels),
         .predicted_pixel = node->predicted_nhwc ? predicted_channels : 1,
         .predicted_channel = node->predicted_nhwc ? 1 : pixels,
         .bias = bias.data,
@@ -126,7 +126,7 @@ static OrtStatusPtr ORT_API_CALL compute(void* kernel, OrtKernelContext* context
         .offset_limit = node->offset_limit,
         .negative_slope = node->negative_slope,
     };
-    const float* begin = source.data + node->source_start;
+    const float* begin = (const float*)source.data + node->source_start;
     Call call = {
         .kernel = acwface_kernel(0),
         .form = node->form,
@@ -168,11 +168,13 @@ static OrtStatusPtr ORT_API_CALL infer(const OrtCustomOp* op, OrtShapeInferConte
     }
     out[out_nhwc ? 3 : 1] = channels;
     out_names[out_nhwc ? 3 : 1] = "";
-    return acwface_infer_output(api, context, out, out_names);
+    return acwface_infer_output(api, context, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, out, out_names);
 }
 
 static const char* ORT_API_CALL sample_name(const OrtCustomOp* op) { return (void)op, "DeformSample"; }
 static const char* ORT_API_CALL tiled_name(const OrtCustomOp* op) { return (void)op, "DeformConvTiled"; }
 
-const OrtCustomOp acwface_ort_sample = ACWFACE_OPERATOR(sample_name, acwface_three, create_sample, destroy, compute, infer);
-const OrtCustomOp acwface_ort_tiled = ACWFACE_OPERATOR(tiled_name, acwface_four, create_tiled, destroy, compute, infer);
+const OrtCustomOp acwface_ort_sample =
+    ACWFACE_OPERATOR(sample_name, acwface_three, acwface_float32, acwface_float32, create_sample, destroy, compute, infer);
+const OrtCustomOp acwface_ort_tiled =
+    ACWFACE_OPERATOR(tiled_name, acwface_four, acwface_float32, acwface_float32, create_tiled, destroy, compute, infer);

@@ -1,13 +1,30 @@
 // acwface_deform_sample: the sums of channels that are mixed already, pixel by pixel; then the store, through a transposition where the
 // output is NCHW. Part of simd.h.
 
-// An image in channels-last memory, as the sums read it: floats from a pixel to the next, to its right neighbour, to the one below.
+// The sampling points of a group of pixels, each as Corners has it, the modulator in the weights. Pixel i's weights are at slot(i).
 typedef struct {
-    ptrdiff_t pixel, right, down;
-} Grid;
+    int32_t pixel[ACWFACE_TAPS][GROUP];
+    float weight[ACWFACE_TAPS][GROUP][4];
+} Samples;
 
-INLINE Grid grid_of(const AcwfaceDeform* layer, ptrdiff_t pixel) {
-    return (Grid){pixel, layer->width > 1 ? pixel : 0, layer->height > 1 ? layer->width * pixel : 0};
+// Where store_quads leaves lane i, counted in quads: x86 shuffles within 128 bits, so each vector that it stores holds every fourth lane.
+INLINE int slot(int i) { return i - i % LANES + i % 4 * (LANES / 4) + i % LANES / 4; }
+
+static void locate_group(const AcwfaceDeform* layer, int32_t first, int32_t count, Samples* samples) {
+    float local[ACWFACE_PREDICTED * GROUP];
+    ptrdiff_t stride;
+    const float* channel = predicted_of(layer, first, count, local, &stride);
+    for (int i = 0; i < GROUP; i += LANES, channel += LANES) {
+        vec y, x;
+        places(layer, first, i, &y, &x);
+        for (int k = 0; k < ACWFACE_TAPS; k++) {
+            const vec amount = modulator(v_load(channel + (2 * ACWFACE_TAPS + k) * stride));
+            const vec tap_y = v_add(y, v_set((float)(k / 3 - 1))), tap_x = v_add(x, v_set((float)(k % 3 - 1)));
+            const Corners at = corners(layer, channel + 2 * k * stride, stride, tap_y, tap_x, amount);
+            i_store(samples->pixel[k] + i, at.pixel);
+            store_quads(at.weight[0], at.weight[1], at.weight[2], at.weight[3], samples->weight[k][i]);
+        }
+    }
 }
 
 // sum[v] += the four weighted corners of one tap of a pixel, for `vectors` vectors of channels. Each vector has `chains` sums, so that
