@@ -48,6 +48,27 @@ class _Kernel(Structure):
     ]
 
 
+class _Int8Deform(Structure):  # of int8.h
+    _fields_ = [
+        *(("layer", _Layer), ("in_channels", c_int32), ("in_zero", c_int32), ("input", c_void_p), ("in_pixel", c_ssize_t)),
+        *(("weight", c_void_p), ("out_zero", c_int32), ("out", c_void_p), ("out_pixel", c_ssize_t)),
+    ]
+
+
+class _Int8Conv3x3(Structure):
+    _fields_ = [
+        *((name, c_int32) for name in ("height", "width", "in_channels", "out_channels", "in_zero")),
+        *(("input", c_void_p), ("in_pixel", c_ssize_t), ("weight", c_void_p), ("out", c_void_p), ("out_pixel", c_ssize_t)),
+    ]
+
+
+class _Int8Kernel(Structure):
+    _fields_ = [
+        ("name", c_char_p),
+        *((name, CFUNCTYPE(None, POINTER(call), c_int32, c_int32)) for name, call in (("deform", _Int8Deform), ("conv3x3", _Int8Conv3x3))),
+    ]
+
+
 @dataclass(frozen=True)
 class Layer:
     """One image's call, all arrays dense float32. With ``nhwc`` false, ``predicted`` is (P, H, W) and the output (O, H, W)."""
@@ -113,8 +134,58 @@ class Kernel:
         return out
 
 
-def _data(array: np.ndarray) -> int:
-    assert array.dtype == np.float32
+@dataclass(frozen=True)
+class Int8Kernel:
+    """One implementation in integers. ``zero`` is the value that stands for 0."""
+
+    name: str
+    _functions: _Int8Kernel
+    _library: Any
+
+    def deform(
+        self,
+        layer: Layer,
+        image: np.ndarray,
+        zero: int,
+        weight: np.ndarray,
+        scale: np.ndarray,
+        out_zero: int,
+        first: int = 0,
+        last: int | None = None,
+    ) -> np.ndarray:
+        """A deformable convolution of ``image`` (H, W, C or more), uint8, by ``weight`` (9, C, O), int8.
+
+        ``scale`` (O,) and the layer's bias are in steps of the output: (H, W, O) uint8, 0 outside ``first`` to ``last``.
+        """
+        (height, width), inputs, outputs = layer.size, *weight.shape[1:]
+        prepared = self._prepare(weight, scale, layer.bias)
+        out = np.zeros((height, width, outputs), np.uint8)
+        of = layer._struct(layer.empty_output())
+        call = _Int8Deform(of, inputs, zero, _data(image, np.uint8), image.shape[-1], _data(prepared, np.uint8), out_zero, _data(out, np.uint8), outputs)
+        self._functions.deform(ctypes.byref(call), first, height * width if last is None else last)
+        return out
+
+    def conv3x3(
+        self, image: np.ndarray, zero: int, weight: np.ndarray, scale: np.ndarray, bias: np.ndarray, first: int = 0, last: int | None = None
+    ) -> np.ndarray:
+        """Convolve ``image`` (H, W, C or more), uint8, with ``weight`` (9, C, O), int8: (H, W, O) float32, NaN outside ``first`` to ``last``."""
+        (height, width, step), (_, inputs, outputs) = image.shape, weight.shape
+        prepared = self._prepare(weight, scale, bias)
+        out = np.full((height, width, outputs), np.nan, np.float32)
+        call = _Int8Conv3x3(height, width, inputs, outputs, zero, _data(image, np.uint8), step, _data(prepared, np.uint8), _data(out), outputs)
+        self._functions.conv3x3(ctypes.byref(call), first, height * width if last is None else last)
+        return out
+
+    def _prepare(self, weight: np.ndarray, scale: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        _, inputs, outputs = weight.shape
+        prepared = np.empty(self._library.acwface_int8_bytes(inputs, outputs), np.uint8)
+        arrays = (_data(weight, np.int8), _data(scale), _data(bias), _data(prepared, np.uint8))
+        self._library.acwface_int8_prepare(inputs, outputs, *map(c_void_p, arrays))
+        return prepared
+
+
+def _data(array: np.ndarray, dtype: type = np.float32) -> int:
+    assert array.dtype == dtype
     assert array.flags.c_contiguous
     return array.ctypes.data
 
@@ -127,6 +198,17 @@ def open_kernels(library: Path) -> list[Kernel]:
     kernels = []
     while kernel := functions.acwface_kernel(len(kernels)):
         kernels.append(Kernel(kernel.contents.name.decode(), kernel.contents, functions))
+    return kernels
+
+
+def open_int8_kernels(library: Path) -> list[Int8Kernel]:
+    """Those in integers, likewise."""
+    functions: Any = ctypes.CDLL(str(library))
+    functions.acwface_int8_kernel.restype = POINTER(_Int8Kernel)
+    functions.acwface_int8_bytes.restype = c_size_t
+    kernels = []
+    while kernel := functions.acwface_int8_kernel(len(kernels)):
+        kernels.append(Int8Kernel(kernel.contents.name.decode(), kernel.contents, functions))
     return kernels
 
 

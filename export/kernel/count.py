@@ -23,10 +23,12 @@ from model.errors import UserError
 EMULATOR = "qemu-aarch64"
 CALLS = 3
 FORMS = {"sample": "DeformSample", "tiled": "DeformConvTiled", "conv3x3": "Conv3x3"}
+INT8_FORMS = {"int8-tiled": "QDeformConvTiled", "int8-conv3x3": "QConv3x3"}
+INT8_KERNELS = {"neon": "NEON", "neon-dot": "with dot products"}
 
 
 def count(progress: Callable[[str], None]) -> str:
-    """Two tables for people, as those of :func:`export.kernel.bench.bench`: instructions for each output pixel.
+    """Tables for people, as those of :func:`export.kernel.bench.bench`: instructions for each output pixel.
 
     Raises:
         UserError: no emulator that takes plugins, or no compiler for ARM.
@@ -53,7 +55,20 @@ def count(progress: Callable[[str], None]) -> str:
             headers = [what, *(cell for form in forms for cell in (f"{FORMS[form]}, scalar", "NEON", ""))]
             return tabulate(rows, headers, tablefmt="github", floatfmt=".0f")
 
-        tables = [table("layer", SHAPES, ["sample", "tiled"]), table("prediction", PREDICTIONS, ["conv3x3"])]
+        def int8_table(shapes: Sequence[Shape], form: str) -> str:
+            rows = []
+            for shape in shapes:
+                progress(f"{shape}, {INT8_FORMS[form]}")
+                counts = (_of_a_call(out, plugin, kernel, form, shape) / shape.side**2 for kernel in ("scalar", *INT8_KERNELS))
+                rows.append([str(shape), *counts])
+            return tabulate(rows, [INT8_FORMS[form], "scalar", *INT8_KERNELS.values()], tablefmt="github", floatfmt=".0f")
+
+        tables = [
+            table("layer", SHAPES, ["sample", "tiled"]),
+            table("prediction", PREDICTIONS, ["conv3x3"]),
+            int8_table([shape for shape in SHAPES if shape.inputs <= shape.outputs], "int8-tiled"),
+            int8_table([shape for shape in PREDICTIONS if shape.outputs == 27], "int8-conv3x3"),
+        ]
     return "\n\n".join([f"kernel {VERSION}, instructions for each output pixel, AArch64", *tables])
 
 

@@ -24,13 +24,19 @@ def library_path(library: Library) -> Path:
     """This machine's file of a library.
 
     Raises:
-        UserError: it has not been built, or from other sources than the artifact needs.
+        UserError: it has not been built, or from sources that are older than the artifact needs, or of another first number.
     """
     path = NATIVE / host() / f"lib{library.name}.{'dylib' if sys.platform == 'darwin' else 'so'}"
     if not path.is_file():
         raise UserError(f"operators of {library.name} {library.version} are needed and {path.name} has not been built; run: make native")
     built = ctypes.CDLL(str(path)).acwface_kernel_version
     built.restype = ctypes.c_char_p
-    if (version := built().decode()) != library.version:
+    if not _serves(version := built().decode(), library.version):
         raise UserError(f"operators of {library.name} {library.version} are needed, {path} is {version}; run: make native, or export again")
     return path
+
+
+def _serves(version: str, needed: str) -> bool:
+    """Whether operators are added only, between these versions."""
+    have, need = ([int(part) for part in text.split(".")] for text in (version, needed))
+    return have[0] == need[0] and have >= need

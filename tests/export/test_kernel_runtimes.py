@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from export.kernel import NATIVE, VERSION, host, library_path
-from export.kernel.bindings import TAPS, Layer, library_version, open_kernels
+from export.kernel.bindings import TAPS, Layer, library_version, open_int8_kernels, open_kernels
 from export.kernel.build import Target, build
 from export.kernel.headers import HEADERS, include_folder
 from model.errors import UserError
@@ -78,10 +78,11 @@ OPERATORS = {
 
 def onnx_session(nodes, shapes, threads=1, constants=None):
     """``shapes`` are those of the graph's inputs; names stand for dimensions that are not known."""
+    types = {"pixels": TensorProto.UINT8, "integers": TensorProto.INT8}
     graph = helper.make_graph(
         nodes,
         "layer",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
+        [helper.make_tensor_value_info(name, types.get(name, TensorProto.FLOAT), shape) for name, shape in shapes.items()],
         [helper.make_empty_tensor_value_info("out")],
         [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()],
     )
@@ -165,6 +166,81 @@ def test_onnx_runtime_wants_constant_weights_to_predict(native, arrays):
     node, constants, _ = prediction(arrays)
     with pytest.raises(Exception, match="must be constants"):
         onnx_session([node], {"rows": ["n", 7, "w", 29]} | {name: array.shape for name, array in constants.items()})
+
+
+@pytest.fixture(scope="module")
+def integer(native):
+    """Two images for the operators on integers, the constants, and what the bare kernel gives: of each node (N, H, W, O)."""
+    random = np.random.default_rng(2)
+    pixels = random.integers(0, 256, (BATCH, HEIGHT, WIDTH, INPUTS + 5), np.uint8)
+    predicted = random.standard_normal((BATCH, HEIGHT, WIDTH, 3 * TAPS), dtype=np.float32)
+    constants = {
+        "pixels_scale": np.float32(0.02),
+        "pixels_zero": np.uint8(120),
+        "integers": random.integers(-127, 128, (TAPS, INPUTS, OUTPUTS), np.int8),
+        "integers_scale": random.uniform(0.001, 0.002, OUTPUTS).astype(np.float32),
+        "bias": random.standard_normal(OUTPUTS, dtype=np.float32),
+        "out_scale": np.float32(0.07),
+        "out_zero": np.uint8(130),
+    }
+    names = list(constants)
+    nodes = {
+        "QDeformConvTiled": helper.make_node(
+            "QDeformConvTiled",
+            ["predicted", "pixels", *names],
+            ["out"],
+            domain="acwface",
+            input_start=4,
+            offset_limit=LIMIT_PX,
+            negative_slope=SLOPE,
+        ),
+        "QConv3x3": helper.make_node("QConv3x3", ["pixels", *names[:5]], ["out"], domain="acwface", input_start=4),
+    }
+    kernel = open_int8_kernels(library_path("ort"))[0]
+    factors = constants["pixels_scale"] * constants["integers_scale"]
+    expected = {"QDeformConvTiled": [], "QConv3x3": []}
+    for image, shifts in zip(pixels, predicted, strict=True):
+        part = np.ascontiguousarray(image[..., 4:])
+        layer = Layer(shifts, constants["bias"] / constants["out_scale"], LIMIT_PX, SLOPE, nhwc=True)
+        expected["QDeformConvTiled"].append(
+            kernel.deform(layer, part, 120, constants["integers"], factors / constants["out_scale"], int(constants["out_zero"]))
+        )
+        expected["QConv3x3"].append(kernel.conv3x3(part, 120, constants["integers"], factors, constants["bias"]))
+    return nodes, {"predicted": predicted, "pixels": pixels}, constants, expected
+
+
+@pytest.mark.parametrize("name", ["QDeformConvTiled", "QConv3x3"])
+def test_onnx_runtime_computes_in_integers(integer, name):
+    nodes, feeds, constants, expected = integer
+    feeds = {key: array for key, array in feeds.items() if key in nodes[name].input}
+    constants = {key: array for key, array in constants.items() if key in nodes[name].input}
+    dimensions = {"predicted": ["n", "h", "w", 27], "pixels": ["n", "h", "w", INPUTS + 5]}
+    for threads in (1, 2):
+        session = onnx_session([nodes[name]], {key: dimensions[key] for key in feeds}, threads, constants)
+        assert session.get_outputs()[0].shape == ["n", "h", "w", OUTPUTS]
+        np.testing.assert_array_equal(session.run(None, feeds)[0], expected[name])
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"pixels_scale": np.ones(2, np.float32)}, "an image has one scale and one zero"),
+        ({"out_scale": np.float32(0)}, "a scale must be positive"),
+        ({"integers": np.ones((8, INPUTS, OUTPUTS), np.int8)}, "weight must be (9, C, O)"),
+        ({"integers": np.ones((TAPS, INPUTS + 2, OUTPUTS), np.int8)}, "input has too few channels"),
+        ({"integers_scale": np.ones(OUTPUTS + 1, np.float32)}, "weight's scale must be (O)"),
+        ({"bias": np.ones(OUTPUTS + 1, np.float32)}, "bias must be (O)"),
+        ({"integers": None}, "must be constants"),
+    ],
+    ids=lambda value: str(value)[:24],
+)
+def test_onnx_runtime_says_which_integers_do_not_fit(integer, changes, complaint):
+    nodes, feeds, constants, _ = integer
+    constants = {name: array for name, array in (constants | changes).items() if array is not None}
+    shapes = {name: array.shape for name, array in feeds.items()}
+    shapes |= {name: (TAPS, INPUTS, OUTPUTS) for name, array in changes.items() if array is None}
+    with pytest.raises(Exception, match=re.escape(complaint)):
+        onnx_session([nodes["QDeformConvTiled"]], shapes, 1, constants).run(None, feeds)
 
 
 @pytest.mark.parametrize(

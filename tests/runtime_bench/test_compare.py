@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from export.kernel import LIBRARIES
+from export.kernel import LIBRARIES, VERSION
 from export.onnx_export import export_onnx
 from model.artifact import Library, open_artifact
 from model.checkpoint import Checkpoint
@@ -68,8 +68,15 @@ def test_a_library_that_was_not_built_is_named_with_the_command_that_builds_it(f
         open_runtime(with_library(folders / "retinaface", LIBRARIES["ort"]), 1)
 
 
-def test_a_library_of_another_version_is_refused(folders):
+@pytest.mark.parametrize("version", ["0.9.0", "2.0.0", f"{VERSION}.1", "1.999.0"])
+def test_a_library_that_does_not_serve_is_refused(folders, version):
     if not (libraries.NATIVE / libraries.host()).is_dir():
         pytest.skip("the library has not been built: make native")
-    with pytest.raises(UserError, match=r"acwface_ort 0\.9\.0 are needed, .* run: make native"):
-        open_runtime(with_library(folders / "retinaface", Library("acwface_ort", "0.9.0")), 1)
+    with pytest.raises(UserError, match=rf"acwface_ort {version} are needed, .* run: make native"):
+        open_runtime(with_library(folders / "retinaface", Library("acwface_ort", version)), 1)
+
+
+def test_a_newer_library_serves_older_artifacts(folders):
+    if not (libraries.NATIVE / libraries.host()).is_dir():
+        pytest.skip("the library has not been built: make native")
+    open_runtime(with_library(folders / "retinaface", Library("acwface_ort", "1.1.1")), 1)

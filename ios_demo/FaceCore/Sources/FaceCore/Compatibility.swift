@@ -37,7 +37,10 @@ public func checkCompatibility(_ manifest: Manifest, system: String) throws {
   }
   if let library = manifest.runtime.library {
     guard library.name == customLayerLibrary.name else { throw Incompatibility.library(needed: "\(library.name) \(library.version)") }
-    guard library.version == customLayerLibrary.version else {
+    // Operators are added while the first number stays.
+    guard isAtLeast(customLayerLibrary.version, library.version),
+      customLayerLibrary.version.split(separator: ".").first == library.version.split(separator: ".").first
+    else {
       throw Incompatibility.libraryVersion(needed: library.version, present: customLayerLibrary.version)
     }
   }

@@ -30,6 +30,10 @@ struct CoreTests {
     #expect(throws: Incompatibility.libraryVersion(needed: "0.1", present: customLayerLibrary.version)) {
       try check([("\"\(customLayerLibrary.version)\"", "\"0.1\"")])
     }
+    #expect(throws: Incompatibility.libraryVersion(needed: "1.999", present: customLayerLibrary.version)) {
+      try check([("\"\(customLayerLibrary.version)\"", "\"1.999\"")])
+    }
+    try check([("\"\(customLayerLibrary.version)\"", "\"1.1.1\"")])
     #expect(throws: Incompatibility.input("float32 1 x 480 x 640 x 3")) { try check([("\"dtype\":\"image\"", "\"dtype\":\"float32\"")]) }
     #expect(throws: Incompatibility.input("image 1 x ? x 640 x 3")) { try check([("[1,480,640,3]", "[1,null,640,3]")]) }
     #expect(throws: Incompatibility.input("image 1 x 480 x 640 x 1")) { try check([("[1,480,640,3]", "[1,480,640,1]")]) }

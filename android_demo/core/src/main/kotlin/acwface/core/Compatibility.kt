@@ -41,7 +41,7 @@ fun incompatibility(manifest: Manifest, runtimeVersion: String, libraries: Map<S
     val library = manifest.runtime.library
     if (library != null) {
         val version = libraries[library.name] ?: return Incompatibility(Problem.LIBRARY, "${library.name} ${library.version}", "-")
-        if (version != library.version) return Incompatibility(Problem.LIBRARY_VERSION, library.version, version)
+        if (!serves(version, library.version)) return Incompatibility(Problem.LIBRARY_VERSION, library.version, version)
     }
     val height = manifest.input.height
     val width = manifest.input.width
@@ -56,3 +56,6 @@ fun incompatibility(manifest: Manifest, runtimeVersion: String, libraries: Map<S
     val fits = manifest.outputs.size == expected.size && actual == expected
     return if (fits) null else Incompatibility(Problem.OUTPUTS, actual.toString(), expected.toString())
 }
+
+/** Whether a library of version [have] has what version [need] had: operators are added while the first number stays. */
+private fun serves(have: String, need: String) = isAtLeast(have, need) && have.substringBefore('.') == need.substringBefore('.')

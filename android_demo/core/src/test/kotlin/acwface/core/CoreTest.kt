@@ -37,6 +37,8 @@ class CoreTest {
         assertEquals(Problem.RUNTIME, problem(runtime = "2.1.1"))
         assertEquals(Problem.LIBRARY, problem(libraries = emptyMap()))
         assertEquals(Problem.LIBRARY_VERSION, problem(libraries = mapOf("acwface_litert" to "1.1.0")))
+        assertEquals(Problem.LIBRARY_VERSION, problem(libraries = mapOf("acwface_litert" to "2.1.1")))
+        assertEquals(null, problem(libraries = mapOf("acwface_litert" to "1.2.0")))
         assertEquals(Problem.INPUT, problem("[1,480,640,3]", "[1,null,640,3]"))
         assertEquals(Problem.INPUT, problem("[1,480,640,3]", "[2,480,640,3]"))
         assertEquals(Problem.OUTPUTS, problem("[1,480,640,3]", "[1,640,640,3]"))
