@@ -161,18 +161,25 @@ class Int8Kernel:
         prepared = self._prepare(weight, scale, layer.bias)
         out = np.zeros((height, width, outputs), np.uint8)
         of = layer._struct(layer.empty_output())
-        call = _Int8Deform(of, inputs, zero, _data(image, np.uint8), image.shape[-1], _data(prepared, np.uint8), out_zero, _data(out, np.uint8), outputs)
+        call = _Int8Deform(
+            of, inputs, zero, _data(image, np.uint8), image.shape[-1], _data(prepared, np.uint8), out_zero, _data(out, np.uint8), outputs
+        )
         self._functions.deform(ctypes.byref(call), first, height * width if last is None else last)
         return out
 
     def conv3x3(
         self, image: np.ndarray, zero: int, weight: np.ndarray, scale: np.ndarray, bias: np.ndarray, first: int = 0, last: int | None = None
     ) -> np.ndarray:
-        """Convolve ``image`` (H, W, C or more), uint8, with ``weight`` (9, C, O), int8: (H, W, O) float32, NaN outside ``first`` to ``last``."""
+        """Convolve ``image`` (H, W, C or more), uint8, with ``weight`` (9, C, O), int8.
+
+        Gives (H, W, O) float32, NaN outside ``first`` to ``last``.
+        """
         (height, width, step), (_, inputs, outputs) = image.shape, weight.shape
         prepared = self._prepare(weight, scale, bias)
         out = np.full((height, width, outputs), np.nan, np.float32)
-        call = _Int8Conv3x3(height, width, inputs, outputs, zero, _data(image, np.uint8), step, _data(prepared, np.uint8), _data(out), outputs)
+        call = _Int8Conv3x3(
+            height, width, inputs, outputs, zero, _data(image, np.uint8), step, _data(prepared, np.uint8), _data(out), outputs
+        )
         self._functions.conv3x3(ctypes.byref(call), first, height * width if last is None else last)
         return out
 

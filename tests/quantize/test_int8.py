@@ -9,6 +9,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from onnx import numpy_helper
 
+from export.kernel import library_path
 from export.onnx_export import export_onnx
 from export.tflite_export import export_tflite
 from export.tflite_model import read_model, schema
@@ -16,6 +17,7 @@ from model.artifact import open_artifact
 from model.checkpoint import Checkpoint
 from model.config import VARIANTS
 from model.detector import build_detector
+from model.errors import UserError
 from model.preprocess import load_image, prepare
 from quantize import calibration
 from quantize.calibration import CalibrationSet
@@ -175,6 +177,71 @@ def test_integers_compute_what_floats_do(deformable):
     for name in ("box_deltas", "landmark_deltas"):
         noise = np.square(outputs[name] - getattr(exact, name)).mean() / np.square(getattr(exact, name)).mean()
         assert noise < 0.03
+
+
+@pytest.fixture(scope="module")
+def by_the_kernel(tmp_path_factory):
+    """The same network in ONNX with the kernel's operators: float, INT8 and how it was made."""
+    try:
+        library_path("ort")
+    except UserError as error:
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("custom")
+    checkpoint = Checkpoint(build_detector(NECK, seed=0), "seeded")
+    export_onnx(checkpoint, "custom", (64, 64), folder / "float", quietly)
+    artifact = open_artifact(folder / "float")
+    calibrated = calibrate(artifact, CalibrationSet(tuple(sorted(PORTRAIT.parent.glob("*.png")))[:4], 0), quietly)
+    write_int8(calibrated, "min-max", calibrated.network.kept, folder / "int8", quietly)
+    return artifact, open_artifact(folder / "int8"), calibrated
+
+
+def test_deformable_layers_are_integer_in_onnx(by_the_kernel):
+    _, artifact, _ = by_the_kernel
+    model = onnx.load(artifact.model_path)
+    operators = [node.op_type for node in model.graph.node]
+    assert [operators.count(name) for name in ("QDeformConvTiled", "QConv3x3", "DeformConvTiled", "Conv3x3")] == [2, 2, 0, 0]
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    makers = {name: node.op_type for node in model.graph.node for name in node.output}
+    for node in model.graph.node:
+        if node.op_type == "QDeformConvTiled":
+            assert (makers[node.input[0]], makers[node.input[1]]) == ("QConv3x3", "QuantizeLinear")
+            assert constants[node.input[4]].dtype == np.int8
+    read = {name for node in model.graph.node for name in node.input}
+    assert read.issuperset(constants)
+    assert {tensor.dtype for tensor in constants.values() if tensor.ndim == 3} == {np.dtype(np.int8)}
+
+
+def test_deformable_layers_can_stay_in_float(by_the_kernel, tmp_path):
+    _, _, calibrated = by_the_kernel
+    nodes = calibrated.network.model.graph.node
+    convolution, prediction = (next(node for node in nodes if node.op_type == name) for name in ("DeformConvTiled", "Conv3x3"))
+    kept = (*calibrated.network.kept, convolution.output[0], prediction.output[0])
+    write_int8(calibrated, "min-max", kept, tmp_path / "int8", quietly)
+    operators = [node.op_type for node in onnx.load(tmp_path / "int8" / "model.onnx").graph.node]
+    assert [operators.count(name) for name in ("QDeformConvTiled", "QConv3x3", "DeformConvTiled", "Conv3x3")] == [1, 1, 1, 1]
+
+
+def test_the_kernel_computes_in_integers_what_it_does_in_float(by_the_kernel):
+    before, after, _ = by_the_kernel
+    tensor = prepare(load_image(PORTRAIT), before.manifest.input, (64, 64)).tensor
+    exact, rounded = (artifact_detector(side, 1).runtime.run(tensor) for side in (before, after))
+    for name in ("box_deltas", "landmark_deltas"):
+        assert np.square(getattr(rounded, name) - getattr(exact, name)).mean() < 0.01 * np.square(getattr(exact, name)).mean()
+
+
+def test_heads_that_are_kept_are_not_rounded_behind(integer):
+    """Their outputs would share one scale where they are put together, and ONNX Runtime would round their weights."""
+    model = onnx.load(integer["onnx"][0].model_path)
+    makers = {name: node for node in model.graph.node for name in node.output}
+    pending, seen = [output.name for output in model.graph.output], set()
+    while pending:
+        node = makers.get(pending.pop())
+        if node is None or node.output[0] in seen:
+            continue
+        seen.add(node.output[0])
+        assert node.op_type != "QuantizeLinear"
+        if node.op_type != "Conv":
+            pending += node.input
 
 
 def test_the_command_passes_and_records(cli, float_artifacts, tmp_path):
