@@ -40,7 +40,7 @@ def main() -> int:
     )
     run.add_argument("artifacts", type=Path, nargs="+", metavar="ARTIFACT", help="FP32 artifact folder, onnx or tflite")
     _add_calibration(run)
-    run.add_argument("--recipe", type=Path, metavar="FILE", help="which layers stay in float (default: the first five and the heads)")
+    run.add_argument("--recipe", type=Path, metavar="FILE", help="which layers stay in float (default: the first nine and the heads)")
     run.add_argument("--max-drop", type=float, default=MAX_DROP, metavar="AP", help="points of AP on each subset (default: %(default)s)")
     add_dataset(run)
     run.add_argument("--threads", type=positive, default=1, metavar="T", help="of the latency measurement (default: %(default)s)")

@@ -1,6 +1,7 @@
 // Runs every implementation that this processor has on random layers, through both memory layouts and all functions, and compares it with
-// the scalar one. Prints a checksum of what the best INT8 implementation computes, which is the same on every processor that has a fast one. Offsets include borders, huge values, infinities and NaN. Behind each array begins a page that cannot be read,
-// so that also an emulated processor stops at any access beyond; under AddressSanitizer arrays are the sanitizer's.
+// the scalar one. Offsets include borders, huge values, infinities and NaN. Behind each array begins a page that cannot be read, so that
+// also an emulated processor stops at any access beyond; under AddressSanitizer arrays are the sanitizer's. Prints a checksum of what the
+// best INT8 implementation computes, which is the same on every processor that has a fast one.
 //
 //   acwface_check [LAYERS [SEED]]
 
@@ -181,8 +182,8 @@ static uint32_t added_to(uint32_t sum, const void* from, size_t count) {
 static int check_int8(int index) {
     state = (seed + (uint32_t)index) * 2654435761u | 1u;  // the same layers whatever was checked before
     const int32_t height = between(1, next() % 4 ? 9 : 2), width = between(1, next() % 4 ? 40 : 3), pixels = height * width;
-    const int32_t outputs = next() % 2 ? 16 * between(1, 9) : between(1, 150), inputs = between(0, 3) ? 16 * between(1, 4) : between(1, 700);
-    const int32_t extra = between(0, 3);
+    const int32_t outputs = next() % 2 ? 16 * between(1, 9) : between(1, 150);
+    const int32_t inputs = between(0, 3) ? 16 * between(1, 4) : between(1, 700), extra = between(0, 3);
     float *predicted = reals((size_t)ACWFACE_PREDICTED * pixels), *scale = reals(outputs), *bias = reals(outputs);
     uint8_t *in = bytes((size_t)(inputs + extra) * pixels - extra), *out = bytes((size_t)outputs * pixels);
     uint8_t* expected = bytes((size_t)outputs * pixels);
@@ -242,8 +243,8 @@ static int check_int8(int index) {
         // A weight that is rounded the other way changes a tap's samples by one.
         for (int32_t i = 0; i < outputs * pixels; i++)
             if (abs(deform.out[i] - expected[i]) > 2 || !(fabsf(conv.out[i] - expected_sums[i]) <= 1e-4f)) {
-                printf("layer %d, int8 %s, %dx%d, %d to %d channels, element %d: deform %d, not %d; conv3x3 %g, not %g\n", index, kernel->name,
-                       height, width, inputs, outputs, i, deform.out[i], expected[i], conv.out[i], expected_sums[i]);
+                printf("layer %d, int8 %s, %dx%d, %d to %d channels, element %d: deform %d, not %d; conv3x3 %g, not %g\n", index,
+                       kernel->name, height, width, inputs, outputs, i, deform.out[i], expected[i], conv.out[i], expected_sums[i]);
                 failures++;
                 break;
             }

@@ -60,7 +60,8 @@ size_t acwface_int8_bytes(int32_t in_channels, int32_t out_channels) {
     return acwface_padded(out_channels) * (weights + sizeof(int32_t) + 2 * sizeof(float));
 }
 
-void acwface_int8_prepare(int32_t in_channels, int32_t out_channels, const int8_t* weight, const float* scale, const float* bias, void* to) {
+void acwface_int8_prepare(int32_t in_channels, int32_t out_channels, const int8_t* weight, const float* scale, const float* bias,
+                          void* to) {
     memset(to, 0, acwface_int8_bytes(in_channels, out_channels));
     const AcwfaceInt8Weights at = acwface_int8_weights(to, in_channels, out_channels);
     // What is constant there is written here, once.

@@ -70,9 +70,10 @@ static OrtStatusPtr ORT_API_CALL compute(void* kernel, OrtKernelContext* context
     if (in.shape[0] * pixels == 0) return NULL;
 
     const int32_t height = (int32_t)in.shape[1], width = (int32_t)in.shape[2], tiles = acwface_conv3x3_tiles(height, width);
+    const float* begin = (const float*)in.data + node->input_start;
     Call call = {
         .kernel = acwface_kernel(0),
-        .op = {height, width, node->in_channels, node->out_channels, (const float*)in.data + node->input_start, in.shape[3], node->weight, out, shape[3]},
+        .op = {height, width, node->in_channels, node->out_channels, begin, in.shape[3], node->weight, out, shape[3]},
         .in_image = pixels * in.shape[3],
         .out_image = pixels * shape[3],
         .tiles = tiles,

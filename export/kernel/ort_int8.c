@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "int8.h"
 #include "ort_common.h"
@@ -143,8 +144,7 @@ static OrtStatusPtr ORT_API_CALL compute_deform(void* kernel, OrtKernelContext* 
     Call call;
     TRY(begin(node, context, 1, &in, &out, &call));
     TRY(acwface_read_input(api, context, 0, &predicted));
-    if (predicted.rank != 4 || predicted.shape[0] != in.shape[0] || predicted.shape[1] != in.shape[1] || predicted.shape[2] != in.shape[2] ||
-        predicted.shape[3] < ACWFACE_PREDICTED)
+    if (predicted.rank != 4 || memcmp(predicted.shape, in.shape, 3 * sizeof(in.shape[0])) != 0 || predicted.shape[3] < ACWFACE_PREDICTED)
         return acwface_fail(api, "acwface: predicted must be (N, H, W, 27 or more), as input has N, H and W");
     if (in.shape[0] * call.pixels == 0) return NULL;
     call.predicted_image = call.pixels * predicted.shape[3];

@@ -1,5 +1,5 @@
-// The functions of an AcwfaceKernel in vectors of LANES floats. A file for one instruction set includes its instructions, then this, and gets
-// `sample`, `tiled` and `conv3x3`.
+// The functions of an AcwfaceKernel in vectors of LANES floats. A file for one instruction set includes its instructions, then this, and
+// gets `sample`, `tiled` and `conv3x3`.
 
 #include "simd_base.h"
 

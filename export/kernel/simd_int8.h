@@ -1,5 +1,5 @@
-// The functions of an AcwfaceInt8Kernel, `deform` and `conv3x3`. A file for one instruction set includes its instructions for floats, defines
-// what follows, and includes this.
+// The functions of an AcwfaceInt8Kernel, `deform` and `conv3x3`. A file for one instruction set includes its instructions for floats,
+// defines what follows, and includes this.
 //
 //   four, four_load(from)      four values of 0..255, in every lane
 //   fours, fours_load(from)    four weights in each lane
@@ -112,7 +112,8 @@ INLINE void multiply(const uint8_t* values, ptrdiff_t step, int depth, const int
 }
 
 // The same for `width` outputs, whole blocks.
-static void multiply_all(const uint8_t* values, ptrdiff_t step, int depth, const int8_t* weight, ptrdiff_t outputs, int32_t* sums, int width) {
+static void multiply_all(const uint8_t* values, ptrdiff_t step, int depth, const int8_t* weight, ptrdiff_t outputs, int32_t* sums,
+                         int width) {
     int o = 0;
     for (; o + VECTORS * LANES <= width; o += VECTORS * LANES)
         multiply(values, step, depth, weight + 4 * o, outputs, sums + o, AT_ONCE, VECTORS);
@@ -196,7 +197,8 @@ static void deform(const AcwfaceInt8Deform* op, int32_t first, int32_t last) {
 enum { STRIP = 192, COLUMNS = GROUP + 2 };
 
 // Copies channels [input, input + channels) of pixels (y - 1, x - 1) to (y + 1, x + count): a pixel's begin `step` behind those before it.
-static void copy_strip(const AcwfaceInt8Conv3x3* op, int32_t y, int32_t x, int count, int32_t input, int32_t channels, int step, uint8_t* to) {
+static void copy_strip(const AcwfaceInt8Conv3x3* op, int32_t y, int32_t x, int count, int32_t input, int32_t channels, int step,
+                       uint8_t* to) {
     const int from = x > 0 ? 0 : 1, end = x + count < op->width ? count + 2 : count + 1;
     for (int row = 0; row < 3; row++, to += COLUMNS * step) {
         const int32_t at = y + row - 1;
@@ -240,15 +242,17 @@ static void conv3x3(const AcwfaceInt8Conv3x3* op, int32_t first, int32_t last) {
             const int wanted = op->out_channels - channel < SUMS ? op->out_channels - channel : SUMS, width = acwface_padded(wanted);
             const int8_t* weight = weights.weight + 4 * channel;
             start_sums(&weights, op->in_zero, channel, width, sums);
-            if (inside && dense)
-                add_rows(op->in + (first - op->width - 1) * op->in_pixel, op->width * op->in_pixel, weights.inputs, weight, &weights, sums, width);
-            else
+            if (inside && dense) {
+                const ptrdiff_t row = op->width * op->in_pixel;
+                add_rows(op->in + (first - 1) * op->in_pixel - row, row, weights.inputs, weight, &weights, sums, width);
+            } else {
                 for (int32_t input = 0, inputs; input < op->in_channels; input += inputs) {
                     inputs = op->in_channels - input < STRIP ? op->in_channels - input : STRIP;
                     const int step = acwface_fours(inputs);
                     copy_strip(op, y, x, count, input, inputs, step, strip);
                     add_rows(strip, COLUMNS * step, step, weight + (ptrdiff_t)input * weights.outputs, &weights, sums, width);
                 }
+            }
             float *out = op->out + first * op->out_pixel + channel, few[LANES];
             for (int i = 0; i < count; i++, out += op->out_pixel) {
                 for (int o = 0; o < wanted; o += LANES) {
