@@ -35,27 +35,31 @@ static void locate_group(const AcwfaceDeform* layer, int32_t in_zero, int32_t fi
     float local[ACWFACE_PREDICTED * GROUP];
     ptrdiff_t stride;
     const float* channel = predicted_of(layer, first, count, local, &stride);
-    const vec twice = v_set(65537.0f);  // exact: weights are below 256
+    const AcwfaceDeform of = *layer;  // which no store can change, for all that compilers know
+    const vec one = v_set(1.0f), twice = v_set(65537.0f);  // exact: weights are below 256
     for (int i = 0; i < GROUP; i += LANES, channel += LANES) {
-        vec y, x, greatest = logit_of(channel, stride, 0);
-        places(layer, first, i, &y, &x);
+        vec y, first_x, greatest = logit_of(channel, stride, 0);
+        first_tap(&of, first, i, &y, &first_x);
         for (int k = 1; k < ACWFACE_TAPS; k++) greatest = v_max_number(greatest, logit_of(channel, stride, k));
         greatest = modulator(greatest);
         v_store(samples->greatest + i, v_mul(greatest, v_set(256.0f / 254.0f)));
         const vec unit = v_div(v_set(254.0f), greatest);
-        for (int k = 0; k < ACWFACE_TAPS; k++) {
-            const vec amount = v_mul(modulator(logit_of(channel, stride, k)), unit);
-            const vec tap_y = v_add(y, v_set((float)(k / 3 - 1))), tap_x = v_add(x, v_set((float)(k % 3 - 1)));
-            const Corners at = corners(layer, channel + 2 * k * stride, stride, tap_y, tap_x, amount);
-            i_store(samples->pixel[k] + i, at.pixel);
-            vec sum = v_set(0.0f);
-            for (int c = 0; c < 4; c++) {
-                const vec weight = v_floor(v_add(at.weight[c], v_set(0.5f)));
-                sum = v_add(sum, weight);
-                i_store(samples->weight[k][c] + i, i_from(v_mul(weight, twice)));
+        for (int k = 0; k < ACWFACE_TAPS; y = v_add(y, one)) {
+            vec x = first_x;
+            for (int end = k + 3; k < end; k++, x = v_add(x, one)) {
+                const Corners at = corners(&of, channel + 2 * k * stride, stride, y, x);
+                vec weights[4];
+                weigh_corners(at, v_mul(modulator(logit_of(channel, stride, k)), unit), weights);
+                i_store(samples->pixel[k] + i, at.pixel);
+                vec sum = v_set(0.0f);
+                for (int c = 0; c < 4; c++) {
+                    const vec weight = v_floor(v_add(weights[c], v_set(0.5f)));
+                    sum = v_add(sum, weight);
+                    i_store(samples->weight[k][c] + i, i_from(v_mul(weight, twice)));
+                }
+                const ivec rest = i_madd(i_from(sum), i_set(-in_zero), i_set(in_zero * 256 + 128));
+                i_store(samples->weight[k][4] + i, i_madd(rest, i_set(65537), i_set(0)));
             }
-            const ivec rest = i_madd(i_from(sum), i_set(-in_zero), i_set(in_zero * 256 + 128));
-            i_store(samples->weight[k][4] + i, i_madd(rest, i_set(65537), i_set(0)));
         }
     }
 }

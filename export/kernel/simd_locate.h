@@ -32,16 +32,15 @@ INLINE Grid grid_of(const AcwfaceDeform* layer, ptrdiff_t pixel) {
     return (Grid){pixel, layer->width > 1 ? pixel : 0, layer->height > 1 ? layer->width * pixel : 0};
 }
 
-// Where one tap of LANES pixels samples: the pixel at the upper left corner, and the weights of four, row by row. All four corners are
-// always inside the image: see tent().
+// Where one tap of LANES pixels samples: the pixel at the upper left corner, and the weights of its row, the row below, its column and the
+// next one. All four corners are always inside the image: see tent().
 typedef struct {
     ivec pixel;
-    vec weight[4];
+    vec upper, lower, near, far;
 } Corners;
 
-// `shift` is the tap's dy of pixel 0, its dx `stride` behind; (y, x) where the tap samples without. `amount` is what the weights add up to
-// where nothing is outside the image.
-INLINE Corners corners(const AcwfaceDeform* layer, const float* shift, ptrdiff_t stride, vec tap_y, vec tap_x, vec amount) {
+// `shift` is the tap's dy of pixel 0, its dx `stride` behind; it samples at (tap_y, tap_x) without.
+INLINE Corners corners(const AcwfaceDeform* layer, const float* shift, ptrdiff_t stride, vec tap_y, vec tap_x) {
     const int32_t width = layer->width, height = layer->height;
     const vec limit = v_set(layer->offset_limit), below = v_set(-layer->offset_limit);
     // The first of the two rows that are read is one of 0 .. height - 2. An image of one row has no second: infinitely far
@@ -52,19 +51,31 @@ INLINE Corners corners(const AcwfaceDeform* layer, const float* shift, ptrdiff_t
     const vec x = v_add(tap_x, v_min_nan(v_max_nan(v_load(shift + stride), below), limit));
     const vec top = v_min_number(v_max_number(v_floor(y), v_set(0.0f)), top_last);
     const vec left = v_min_number(v_max_number(v_floor(x), v_set(0.0f)), left_last);
-    const vec upper = v_mul(amount, tent(y, top)), lower = v_mul(amount, tent(y, v_add(top, down)));
-    const vec near = tent(x, left), far = tent(x, v_add(left, right));
     return (Corners){
-        i_madd(i_from(top), i_set(width), i_from(left)), {v_mul(upper, near), v_mul(upper, far), v_mul(lower, near), v_mul(lower, far)}};
+        .pixel = i_madd(i_from(top), i_set(width), i_from(left)),
+        .upper = tent(y, top),
+        .lower = tent(y, v_add(top, down)),
+        .near = tent(x, left),
+        .far = tent(x, v_add(left, right)),
+    };
 }
 
-// Rows and columns of pixels [first + i, first + i + LANES). Exact: x + 1/2 is at least 1/2 away from a multiple of the width, and
-// quotients are small.
-INLINE void places(const AcwfaceDeform* layer, int32_t first, int i, vec* y, vec* x) {
+// What the four pixels weigh, row by row: `amount` together, where none of them is outside the image.
+INLINE void weigh_corners(Corners at, vec amount, vec weight[4]) {
+    const vec upper = v_mul(amount, at.upper), lower = v_mul(amount, at.lower);
+    weight[0] = v_mul(upper, at.near);
+    weight[1] = v_mul(upper, at.far);
+    weight[2] = v_mul(lower, at.near);
+    weight[3] = v_mul(lower, at.far);
+}
+
+// Where tap 0 of pixels [first + i, first + i + LANES) samples without shifts. Exact: x + 1/2 is at least 1/2 away from a multiple of the
+// width, and quotients are small.
+INLINE void first_tap(const AcwfaceDeform* layer, int32_t first, int i, vec* y, vec* x) {
     const vec along = v_add(v_lane(), v_set((float)(first % layer->width + i)));
     const vec rows = v_floor(v_div(v_add(along, v_set(0.5f)), v_set((float)layer->width)));
-    *y = v_add(rows, v_set((float)(first / layer->width)));
-    *x = v_fma(rows, v_set(-(float)layer->width), along);
+    *y = v_add(rows, v_set((float)(first / layer->width - 1)));
+    *x = v_sub(v_fma(rows, v_set(-(float)layer->width), along), v_set(1.0f));
 }
 
 // Predicted channel 0 of a group of `count` pixels, pixels one after the other and channels *stride apart: as they lie, or from any other

@@ -1,7 +1,7 @@
 // acwface_deform_sample: the sums of channels that are mixed already, pixel by pixel; then the store, through a transposition where the
 // output is NCHW. Part of simd.h.
 
-// The sampling points of a group of pixels, each as Corners has it, the modulator in the weights. Pixel i's weights are at slot(i).
+// The sampling points of a group of pixels: the pixel at the upper left corner, and the weights of four. Pixel i's weights are at slot(i).
 typedef struct {
     int32_t pixel[ACWFACE_TAPS][GROUP];
     float weight[ACWFACE_TAPS][GROUP][4];
@@ -14,15 +14,20 @@ static void locate_group(const AcwfaceDeform* layer, int32_t first, int32_t coun
     float local[ACWFACE_PREDICTED * GROUP];
     ptrdiff_t stride;
     const float* channel = predicted_of(layer, first, count, local, &stride);
+    const AcwfaceDeform of = *layer;  // which no store can change, for all that compilers know
+    const vec one = v_set(1.0f);
     for (int i = 0; i < GROUP; i += LANES, channel += LANES) {
-        vec y, x;
-        places(layer, first, i, &y, &x);
-        for (int k = 0; k < ACWFACE_TAPS; k++) {
-            const vec amount = modulator(v_load(channel + (2 * ACWFACE_TAPS + k) * stride));
-            const vec tap_y = v_add(y, v_set((float)(k / 3 - 1))), tap_x = v_add(x, v_set((float)(k % 3 - 1)));
-            const Corners at = corners(layer, channel + 2 * k * stride, stride, tap_y, tap_x, amount);
-            i_store(samples->pixel[k] + i, at.pixel);
-            store_quads(at.weight[0], at.weight[1], at.weight[2], at.weight[3], samples->weight[k][i]);
+        vec y, first_x;
+        first_tap(&of, first, i, &y, &first_x);
+        for (int k = 0; k < ACWFACE_TAPS; y = v_add(y, one)) {
+            vec x = first_x;
+            for (int end = k + 3; k < end; k++, x = v_add(x, one)) {
+                const Corners at = corners(&of, channel + 2 * k * stride, stride, y, x);
+                vec weight[4];
+                weigh_corners(at, modulator(v_load(channel + (2 * ACWFACE_TAPS + k) * stride)), weight);
+                i_store(samples->pixel[k] + i, at.pixel);
+                store_quads(weight[0], weight[1], weight[2], weight[3], samples->weight[k][i]);
+            }
         }
     }
 }
