@@ -1,7 +1,7 @@
 """The deformable kernel: C sources, what builds them (``python -m export.kernel``, ``make native``) and where the libraries are.
 
-Start with ``deform.h`` (what is computed) and ``scalar.c`` (the reference); ``simd.h`` is the fast form, ``ort_op.c`` and
-``litert_delegate.c`` are the adapters.
+Start with ``deform.h`` (what is computed) and ``scalar.c`` (the reference); ``simd.h`` is the fast form. ``int8.h``, ``int8_scalar.c`` and
+``simd_int8.h`` are the same for integers, ``ort_*.c`` and ``litert_delegate.c`` the adapters.
 """
 
 from __future__ import annotations

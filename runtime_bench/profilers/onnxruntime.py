@@ -111,11 +111,13 @@ def count_macs(
         return positions * (_size(weight, nonzero_weights) + BILINEAR_MACS * taps * x[1])
     if op == "DeformSample":  # products of all taps in, their sum out
         return BILINEAR_MACS * DEFORM_TAPS * math.prod(outputs[0])
-    if op == "DeformConvTiled":
-        taps, channels, features = inputs[2]
+    if op in ("DeformConvTiled", "QDeformConvTiled"):
+        taps, channels, features = inputs[2 if op == "DeformConvTiled" else 4]
         return math.prod(outputs[0]) // features * taps * channels * (features + BILINEAR_MACS)
     if op == "Conv3x3":
         return math.prod(outputs[0]) // inputs[1][2] * _size(inputs[1], nonzero_weights)
+    if op == "QConv3x3":
+        return math.prod(outputs[0]) // inputs[3][2] * math.prod(inputs[3])
     if op in _MATRIX_PRODUCTS:
         rows = math.prod(outputs[0][:-1])
         return math.prod(outputs[0]) * (math.prod(inputs[0]) // rows) if rows else 0
