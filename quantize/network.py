@@ -17,8 +17,8 @@ from runtime_bench.detect import FaceDetector
 FIRST = 9
 """Layers that are better kept in float: few channels, on maps of more than an eighth of the input's size and up to the first of that size.
 Integer kernels waste their lanes on them, and what they lose, everything behind them has lost. RetinaFace with the first 5, 9 and 11 in
-float takes 14.9, 14.2 and 14.4 ms in ONNX Runtime, 11.4, 11.8 and 12.2 in LiteRT; in LiteRT it agrees with FP32 on training photographs that
-it was not calibrated with by 98.9, 99.4 and 99.4 % (:func:`quantize.sensitivity.agreement`). So have the heads, whose outputs share one
+float takes 14.9, 14.2 and 14.4 ms in ONNX Runtime, 11.4, 11.8 and 12.2 in LiteRT; there it agrees with FP32 on training photographs that it
+was not calibrated with by 98.9, 99.4 and 99.4 % (:func:`quantize.sensitivity.agreement`). So have the heads, whose outputs share one
 scale."""
 
 
