@@ -38,7 +38,7 @@ def main() -> int:
         description="Calibrate, quantize, measure AP and speed against FP32; an artifact that loses too much is not written.",
         epilog="example: python -m quantize run build/artifacts/acwface_dcn-decomposed-fp32-640-tflite --photos mine --wider WIDER_FACE",
     )
-    run.add_argument("artifacts", type=Path, nargs="+", metavar="ARTIFACT", help="FP32 artifact folder, onnx or tflite")
+    run.add_argument("artifacts", type=Path, nargs="+", metavar="ARTIFACT", help="FP32 artifact folder, onnx, tflite or coreml")
     _add_calibration(run)
     run.add_argument("--recipe", type=Path, metavar="FILE", help="which layers stay in float (default: the first five and the heads)")
     run.add_argument("--max-drop", type=float, default=MAX_DROP, metavar="AP", help="points of AP on each subset (default: %(default)s)")
@@ -53,7 +53,7 @@ def main() -> int:
         description="Quantize each layer alone; then keep the worst in float, more and more, until INT8 finds what FP32 finds.",
         epilog="example: python -m quantize sensitivity build/artifacts/acwface_dcn-custom-fp32-640-onnx --photos mine",
     )
-    sensitivity.add_argument("artifact", type=Path, metavar="ARTIFACT", help="FP32 artifact folder, onnx or tflite")
+    sensitivity.add_argument("artifact", type=Path, metavar="ARTIFACT", help="FP32 artifact folder, onnx, tflite or coreml")
     _add_calibration(sensitivity)
     sensitivity.add_argument(
         "--agreement",
@@ -78,7 +78,6 @@ def _add_calibration(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from quantize.calibration import find_ranges
     from quantize.gate import Judgement, explain, judge, judgements_table
     from quantize.make import calibrate, require_float, write_int8
     from quantize.sensitivity import measure_sensitivity
@@ -99,27 +98,28 @@ def _run(args: argparse.Namespace) -> int:
         calibrated = calibrate(fp32, _choose(args, fp32), _show_stage)
         method = args.method or (recipe.method if recipe else next(iter(METHODS)))
         kept = recipe.kept if recipe else calibrated.network.kept
-        out = (args.out or path.parent) / artifact_name(manifest.variant, manifest.dcn, "int8", manifest.input.size, manifest.format)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".int8-", dir=out.parent) as folder:
-            write_int8(calibrated, method, kept, Path(folder) / out.name, _show_stage)
-            int8 = open_artifact(Path(folder) / out.name)
-            _show_stage("measuring accuracy and speed")
-            pictures = args.json.parent / "int8" / out.name
-            judgements.append(judge(fp32, int8, method, kept, references, args.max_drop, args.threads, pictures))
-            write_json(args.json, judgements)
-            if judgements[-1].passed:
-                with writing_artifact(out) as fresh:
-                    shutil.copytree(int8.path, fresh, dirs_exist_ok=True)
-                print(f"{out}: photographs that changed most, FP32 and INT8: {pictures}")
-                continue
-        _show_stage("looking for the layers that suffer")
-        tensors = calibrated.inputs(_NOISE_ON)
-        ranking = measure_sensitivity(fp32, calibrated.network, find_ranges(calibrated.histograms, method), tensors)
-        print(
-            f"error: {out.name} loses more than {args.max_drop:g} AP and was not written; {explain(calibrated, ranking, kept)}",
-            file=sys.stderr,
-        )
+        for precision in calibrated.precisions:
+            out = (args.out or path.parent) / artifact_name(manifest.variant, manifest.dcn, precision, manifest.input.size, manifest.format)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".int8-", dir=out.parent) as folder:
+                write_int8(calibrated, method, kept, Path(folder) / out.name, _show_stage, precision)
+                int8 = open_artifact(Path(folder) / out.name)
+                _show_stage("measuring accuracy and speed")
+                pictures = args.json.parent / "int8" / out.name
+                judgements.append(judge(fp32, int8, method, kept, references, args.max_drop, args.threads, pictures))
+                write_json(args.json, judgements)
+                if judgements[-1].passed:
+                    with writing_artifact(out) as fresh:
+                        shutil.copytree(int8.path, fresh, dirs_exist_ok=True)
+                    print(f"{out}: photographs that changed most, FP32 and INT8: {pictures}")
+                    continue
+            _show_stage("looking for the layers that suffer")
+            tensors = calibrated.inputs(_NOISE_ON)
+            ranking = measure_sensitivity(fp32, calibrated.network, calibrated.ranges(method, precision), tensors)
+            print(
+                f"error: {out.name} loses more than {args.max_drop:g} AP and was not written; {explain(calibrated, ranking, kept)}",
+                file=sys.stderr,
+            )
     print(judgements_table(judgements))
     print(f"records: {args.json}")
     return 0 if all(one.passed for one in judgements) else 2
@@ -157,12 +157,16 @@ def _sensitivity(args: argparse.Namespace) -> int:
 
 
 def _choose(args: argparse.Namespace, artifact: Artifact):  # noqa: ANN202
+    from model.checkpoint import load_checkpoint
     from quantize.calibration import choose_photographs
-    from runtime_bench.detect import artifact_detector
+    from runtime_bench.detect import artifact_detector, torch_detector
 
     if not args.photos:
         print("no --photos: calibrated with sample pictures, which is a smoke test", file=sys.stderr)
-    return choose_photographs(args.photos or [PORTRAIT.parent], args.count, artifact_detector(artifact, threads=os.cpu_count() or 1))
+    detector = artifact_detector(artifact, threads=os.cpu_count() or 1)
+    if detector.runtime.simulated:  # which takes its time
+        detector = torch_detector(load_checkpoint(artifact.reference_path), artifact.manifest.input.size)
+    return choose_photographs(args.photos or [PORTRAIT.parent], args.count, detector)
 
 
 def _show_stage(stage: str) -> None:
