@@ -12,6 +12,7 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from runtime_bench.runtimes.coreml import picture
 INTEGER_IOS = "17"
 """First release with operators on int8."""
 _MOVING = {
-    "cast", "concat", "expand_dims", "pixel_shuffle", "reduce_max", "reshape", "slice_by_index", "split", "squeeze", "transpose",
+    "cast", "concat", "expand_dims", "pad", "pixel_shuffle", "reduce_max", "reshape", "slice_by_index", "split", "squeeze", "transpose",
     "upsample_nearest_neighbor",
 }  # fmt: skip
 """Operators that only choose and move values: one scale for all that goes in and comes out."""
@@ -62,23 +63,15 @@ class CoremlInt8:
             raise UserError(
                 "route custom is in Core ML's older format, which knows no integer activations; quantize decomposed or bounded instead"
             )
-        self._coremltools = load_coremltools()
         config = checkpoint.detector.config
         self._input = InputSpec(mean=config.mean, colour_order=config.colour_order)
         # A bounded network is for processors that compute in nothing else.
         self._throughout = dcn == "bounded"
         self._model = convert_to_coreml(checkpoint, dcn, "fp16", size, throughout=self._throughout)
-        self._specification = self._model.get_spec()
-        operations = _operations(self._load(self._specification.specificationVersion))
+        operations = _operations(_load(self._model, self._model.get_spec().specificationVersion))
         self.layers = tuple(_name(operation) for operation in operations if _is_layer(operation))
         self.kept = () if self._throughout else (*self.layers[:FIRST], *_heads(operations))
         self._watched = _Plan(operations, set(self.layers), self._throughout, alone=False).rounded | set(self.layers)
-
-    def _load(self, version: int) -> Any:
-        """The program, in the operators of a version of the specification."""
-        from coremltools.converters.mil.frontend.milproto.load import load
-
-        return load(self._specification, version, self._model.weights_dir)
 
     def detectors(self, artifact: Artifact) -> list[FaceDetector]:
         return [artifact_detector(artifact, torch.get_num_threads())]
@@ -94,29 +87,54 @@ class CoremlInt8:
     def write(
         self, path: Path, ranges: Mapping[str, Range] | None, kept: Collection[str] = (), only: Collection[str] | None = None
     ) -> None:
-        target = self._coremltools.target.iOS16 if ranges is None else self._coremltools.target.iOS17
-        program = self._load(target.value)
-        (function,) = program.functions.values()
-        operations = _operations(program)
         becoming = {name for name in self.layers if name not in kept and (only is None or name in only)}
-        plan = _Plan(operations, becoming, self._throughout, alone=only is not None)
-        with function:
-            for operation in operations:
-                if operation in plan.integer and operation.op_type == "conv":
-                    _store_weight(operation)
-            if ranges is not None:
-                _round_activations(operations, plan, ranges)
-        with contextlib.redirect_stderr(io.StringIO()):  # progress bars
-            converted = self._coremltools.convert(
-                program,
-                convert_to="mlprogram",
-                minimum_deployment_target=target,
-                skip_model_load=True,
-                pass_pipeline=self._coremltools.PassPipeline(["common::dead_code_elimination"]),
-            )
-        specification = converted.get_spec()
-        specification.description.CopyFrom(self._specification.description)  # a program knows no pictures
-        self._coremltools.models.MLModel(specification, weights_dir=converted.weights_dir, skip_model_load=True).save(str(path))
+        quantized(self._model, becoming, ranges, self._throughout, alone=only is not None).save(str(path))
+
+
+def quantized(model: Any, becoming: Collection[str], ranges: Mapping[str, Range] | None, throughout: bool, alone: bool = False) -> Any:
+    """An ML Program with integers.
+
+    Args:
+        model: a ``coremltools.models.MLModel``, which stays as it is.
+        becoming: names of the layers that become integer.
+        ranges: of the activations, by name; ``None`` for weights alone.
+        throughout, alone: as for :class:`_Plan`.
+
+    Returns:
+        The ``MLModel``, for iOS 17, or 16 with weights alone.
+    """
+    ct = load_coremltools()
+    specification = model.get_spec()
+    target = ct.target.iOS16 if ranges is None else ct.target.iOS17
+    program = _load(model, target.value)
+    operations = _operations(program)
+    plan = _Plan(operations, becoming, throughout, alone)
+    (function,) = program.functions.values()
+    with function:
+        for operation in plan.integer:
+            if operation.op_type == "conv":
+                _store_weight(operation)
+        if ranges is not None:
+            _round_activations(operations, plan, ranges)
+    with contextlib.redirect_stderr(io.StringIO()):  # progress bars
+        converted = ct.convert(
+            program,
+            convert_to="mlprogram",
+            minimum_deployment_target=target,
+            skip_model_load=True,
+            pass_pipeline=ct.PassPipeline(["common::dead_code_elimination"]),
+        )
+    changed = converted.get_spec()
+    changed.description.CopyFrom(specification.description)  # a program knows no pictures
+    _shorten_names(changed.mlProgram)
+    return ct.models.MLModel(changed, weights_dir=converted.weights_dir, skip_model_load=True)
+
+
+def _load(model: Any, version: int) -> Any:
+    """A model's program, in the operators of a version of the specification."""
+    from coremltools.converters.mil.frontend.milproto.load import load
+
+    return load(model.get_spec(), version, model.weights_dir)
 
 
 class _Plan:
@@ -178,20 +196,32 @@ def _round_activations(operations: Sequence[Any], plan: _Plan, ranges: Mapping[s
     """``quantize`` and ``dequantize`` behind what integer operators compute, and in front of them."""
     from coremltools.converters.mil import Builder
 
+    @cache
+    def constant(value: Any, name: str) -> Any:
+        """One for all that need it: each on its own, they are half of so small a file. The builder's own names may be taken."""
+        return Builder.const(val=value, name=name, before_op=operations[0])
+
     shared = plan.share(ranges)
+    integer = set(plan.integer)
     readers: dict[str, list[Any]] = {}
     for operation in operations:
         for value in _activations(operation):
             readers.setdefault(value.name, []).append(operation)
     for value in (*plan.behind, *plan.before.values()):
-        reading = [one for one in readers.get(value.name, ()) if value.name not in plan.before or one in plan.integer]
+        reading = [one for one in readers.get(value.name, ()) if value.name not in plan.before or one in integer]
         if not reading:
             continue
         kind = np.float16 if value.dtype.__name__ == "fp16" else np.float32
         low, high = shared[value.name]
-        scale = kind(max((high - low) / 255, _SMALLEST_SCALE[kind]))
-        given = {"scale": scale, "zero_point": np.int8(np.clip(round(-128 - low / float(scale)), -128, 127)), "before_op": reading[0]}
-        rounded = Builder.dequantize(input=Builder.quantize(input=value, output_dtype="int8", **given), **given)
+        step = kind(max((high - low) / 255, _SMALLEST_SCALE[kind]))
+        zero = np.int8(np.clip(round(-128 - low / float(step)), -128, 127))
+        given = {
+            "scale": constant(step, f"{value.name}_scale"),
+            "zero_point": constant(zero, f"int8_zero_{zero + np.int16(128)}"),
+            "before_op": reading[0],
+        }
+        whole = Builder.quantize(input=value, output_dtype=constant("int8", "int8_type"), **given)
+        rounded = Builder.dequantize(input=whole, **given)
         for operation in reading:
             _replace(operation, value, rounded)
 
@@ -210,6 +240,25 @@ def _store_weight(convolution: Any) -> None:
         before_op=convolution,
     )
     _replace(convolution, convolution.weight, weight)
+
+
+def _shorten_names(program: Any) -> None:
+    """Numbers for the names of everything inside: the converter's are long, and a part of so small a file."""
+    (function,) = program.functions.values()
+    (block,) = function.block_specializations.values()
+    short = {name: name for name in (*(given.name for given in function.inputs), *block.outputs)}
+
+    def name(long: str) -> str:
+        return short.setdefault(long, f"v{len(short)}")
+
+    for operation in block.operations:
+        for given in operation.inputs.values():
+            for argument in given.arguments:
+                if argument.WhichOneof("binding") == "name":
+                    argument.name = name(argument.name)
+        for output in operation.outputs:
+            output.name = name(output.name)
+        operation.attributes["name"].immediateValue.tensor.strings.values[:] = [operation.outputs[0].name]
 
 
 def _replace(operation: Any, value: Any, other: Any) -> None:
