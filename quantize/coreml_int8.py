@@ -111,9 +111,7 @@ def quantized(model: Any, becoming: Collection[str], ranges: Mapping[str, Range]
     plan = _Plan(operations, becoming, throughout, alone)
     (function,) = program.functions.values()
     with function:
-        for operation in plan.integer:
-            if operation.op_type == "conv":
-                _store_weight(operation)
+        _store_weights(plan)
         if ranges is not None:
             _round_activations(operations, plan, ranges)
     with contextlib.redirect_stderr(io.StringIO()):  # progress bars
@@ -226,20 +224,26 @@ def _round_activations(operations: Sequence[Any], plan: _Plan, ranges: Mapping[s
             _replace(operation, value, rounded)
 
 
-def _store_weight(convolution: Any) -> None:
-    """The weight of a convolution as int8."""
+def _store_weights(plan: _Plan) -> None:
+    """The weights of integer convolutions as int8; those that share one go on sharing it."""
     from coremltools.converters.mil import Builder
 
-    exact = convolution.weight.val
-    values, scale = quantize_weight(exact.astype(np.float32), 0, _SMALLEST_SCALE[exact.dtype.type])
-    weight = Builder.constexpr_affine_dequantize(
-        quantized_data=values,
-        scale=scale.astype(exact.dtype),
-        zero_point=np.zeros(len(scale), np.int8),
-        axis=np.int32(0),
-        before_op=convolution,
-    )
-    _replace(convolution, convolution.weight, weight)
+    stored: dict[str, Any] = {}
+    for convolution in plan.integer:
+        if convolution.op_type != "conv":
+            continue
+        weight = convolution.weight
+        if weight.name not in stored:
+            exact = weight.val
+            values, scale = quantize_weight(exact.astype(np.float32), 0, _SMALLEST_SCALE[exact.dtype.type])
+            stored[weight.name] = Builder.constexpr_affine_dequantize(
+                quantized_data=values,
+                scale=scale.astype(exact.dtype),
+                zero_point=np.zeros(len(scale), np.int8),
+                axis=np.int32(0),
+                before_op=convolution,
+            )
+        _replace(convolution, weight, stored[weight.name])
 
 
 def _shorten_names(program: Any) -> None:
