@@ -22,7 +22,6 @@ import torch
 from export.coreml_export import MINIMUM_IOS, convert_to_coreml, load_coremltools
 from model.artifact import Artifact, RuntimeSpec
 from model.checkpoint import Checkpoint
-from model.errors import UserError
 from model.preprocess import InputSpec
 from quantize.calibration import Range
 from quantize.network import FIRST
@@ -50,7 +49,7 @@ class CoremlInt8:
 
     Args:
         checkpoint: with channels equalised.
-        dcn: route of its deformable layers, ``none`` without.
+        dcn: route of its deformable layers, but not ``custom``; ``none`` without.
         size: (height, width) of the input in pixels.
     """
 
@@ -59,10 +58,6 @@ class CoremlInt8:
     weights_only = RuntimeSpec("coreml", MINIMUM_IOS)
 
     def __init__(self, checkpoint: Checkpoint, dcn: str, size: tuple[int, int]) -> None:
-        if dcn == "custom":
-            raise UserError(
-                "route custom is in Core ML's older format, which knows no integer activations; quantize decomposed or bounded instead"
-            )
         config = checkpoint.detector.config
         self._input = InputSpec(mean=config.mean, colour_order=config.colour_order)
         # A bounded network is for processors that compute in nothing else.

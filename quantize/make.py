@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from export.package import Limits, Progress, Target, package
 from export.rewrites.equalise import equalise
-from model.artifact import Artifact, Parity
+from model.artifact import Artifact, Parity, artifact_name
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.errors import UserError
 from model.files import write_json
@@ -60,6 +60,11 @@ class Calibrated:
         few = CalibrationSet(self.photographs.photographs[:count], 0)
         return list(few.tensors(self.artifact.manifest.input, self.artifact.manifest.input.size or DEFAULT_SIZE))
 
+    def name(self, precision: str) -> str:
+        """Of the artifact that becomes of it."""
+        manifest = self.artifact.manifest
+        return artifact_name(manifest.variant, manifest.dcn, precision, manifest.input.size, manifest.format)
+
     def ranges(self, method: str, precision: str) -> dict[str, Range] | None:
         """Of the activations; ``None`` where they stay in float."""
         return None if precision == WEIGHTS_ONLY else find_ranges(self.histograms, method)
@@ -74,12 +79,16 @@ class Calibrated:
         return Record(method, tuple(kept), len(self.photographs.photographs), self.photographs.digest(), dead)
 
 
-def require_float(artifact: Artifact) -> None:
-    """Raise a :class:`UserError` for an artifact that is not FP32."""
+def require_quantizable(artifact: Artifact) -> None:
+    """Raise a :class:`UserError` for an artifact that is not FP32, or of a route that has no INT8."""
     precision = artifact.manifest.precision
     if precision != "fp32":
         already = "it is INT8 already" if precision in ("int8", WEIGHTS_ONLY) else f"it is {precision}"
         raise UserError(f"{artifact.path}: {already}; quantize the FP32 artifact of the same network")
+    if (artifact.manifest.format, artifact.manifest.dcn) == ("coreml", "custom"):
+        raise UserError(
+            f"{artifact.path} is in Core ML's older format, which knows no integer activations; quantize route decomposed or bounded"
+        )
 
 
 def calibrate(artifact: Artifact, photographs: CalibrationSet, progress: Progress) -> Calibrated:

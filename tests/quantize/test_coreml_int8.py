@@ -18,7 +18,6 @@ from model.artifact import open_artifact
 from model.checkpoint import Checkpoint
 from model.config import VARIANTS
 from model.detector import build_detector
-from model.errors import UserError
 from model.preprocess import load_image
 from quantize.calibration import CalibrationSet
 from quantize.coreml_int8 import CoremlInt8, quantized
@@ -225,7 +224,7 @@ def test_the_older_format_is_refused(cli, tmp_path):
     export_coreml(Checkpoint(build_detector(NECK, seed=0), "test"), "custom", "fp32", (64, 64), tmp_path / "a", quietly)
     code, _, err = cli("quantize", "run", tmp_path / "a", "--count", 16)
     assert code == 2
-    assert "quantize decomposed or bounded instead" in error_line(err)
+    assert "quantize route decomposed or bounded" in error_line(err)
 
 
 @pytest.fixture(scope="module", params=["decomposed", "bounded"])
@@ -259,12 +258,13 @@ def test_a_bounded_network_is_integer_throughout(deformable):
     route, block, artifact = deformable
     if route != "bounded":
         pytest.skip("the other route")
-    others = [
-        operation.type
-        for operation, makers, readers in flows(block)
-        if operation.type not in ("quantize", "dequantize")
-        and not (makers <= {"dequantize", "conv"} and (readers <= {"quantize"} or operation.type == "conv" and "leaky_relu" in readers))
-    ]
+    others = []
+    for operation, makers, readers in flows(block):
+        activation = operation.type in ("leaky_relu", "relu")
+        reads = makers <= ({"dequantize", "conv"} if activation else {"dequantize"})
+        gives = readers <= {"quantize"} or (operation.type == "conv" and readers <= {"leaky_relu", "relu"})
+        if operation.type not in ("quantize", "dequantize") and not (reads and gives):
+            others.append(operation.type)
     # In front the picture's scaling, behind the three convolutions at the end the way to the three outputs.
     assert others.count("sigmoid") == 1
     assert set(others) <= {"cast", "mul", "add", "transpose", "reshape", "concat", "split", "sigmoid"}
@@ -302,5 +302,3 @@ def test_a_layer_alone_and_layers_kept(public_retinaface, tmp_path):
         spec, _ = read_specification(tmp_path / "m.mlpackage")
         (block,) = spec.mlProgram.functions["main"].block_specializations.values()
         assert sum(operation.type == "constexpr_affine_dequantize" for operation in block.operations) == integer
-    with pytest.raises(UserError, match="older format"):
-        CoremlInt8(public_retinaface, "custom", (64, 64))
