@@ -18,6 +18,7 @@ from model.artifact import open_artifact
 from model.checkpoint import Checkpoint
 from model.config import VARIANTS
 from model.detector import build_detector
+from model.errors import UserError
 from model.preprocess import load_image
 from quantize.calibration import CalibrationSet
 from quantize.coreml_int8 import CoremlInt8, quantized
@@ -27,6 +28,7 @@ from runtime_bench.samples import PORTRAIT
 from tests.conftest import error_line
 
 NECK = msgspec.structs.replace(VARIANTS["acwface_dcn"], deform=("neck",), attention="none", offset_limit=1.0)
+WEIGHTS = "Data/com.apple.CoreML/weights/weight.bin"
 INT8 = {"quant_min": -128, "quant_max": 127}
 
 
@@ -188,6 +190,46 @@ def test_weights_are_those_of_coremltools_own_quantizer(small, tmp_path):
     for shape, weight in ours.items():
         step = weight.abs().amax((1, 2, 3), keepdim=True) / 127
         assert ((weight - theirs[shape]).abs() <= 0.001 * step).all()
+
+
+def unknown_operator(operation, package):
+    operation.type = "constexpr_lut_to_dense"
+
+
+def missing_scale(operation, package):
+    del operation.attributes["scale"]
+
+
+def other_shape(operation, package):
+    operation.outputs[0].type.tensorType.dimensions[0].constant.size += 1
+
+
+def not_int8(operation, package):
+    place = operation.attributes["quantized_data"].blobFileValue.offset
+    data = bytearray((package / WEIGHTS).read_bytes())
+    data[place + 4] ^= 7  # the header's type
+    (package / WEIGHTS).write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (unknown_operator, "operator constexpr_lut_to_dense is not known"),
+        (missing_scale, "constexpr_affine_dequantize with axis, quantized_data, zero_point is not known"),
+        (other_shape, "declared is"),
+        (not_int8, "weight.bin has no torch.int8 of shape"),
+    ],
+)
+def test_damaged_weights(small, damage, said, tmp_path):
+    package = tmp_path / "w8.mlpackage"
+    model = converted(small, coremltools.precision.FLOAT32)
+    quantized(model, layers(model), None, throughout=False).save(str(package))
+    spec, folder = read_specification(package)
+    (block,) = spec.mlProgram.functions["main"].block_specializations.values()
+    damage(next(operation for operation in block.operations if operation.type.startswith("constexpr")), package)
+    (folder / "model.mlmodel").write_bytes(spec.SerializeToString())
+    with pytest.raises(UserError, match=said):
+        Program(package)
 
 
 @pytest.fixture(scope="module")
