@@ -131,7 +131,9 @@ def _load(model: Any, version: int) -> Any:
 
 
 class _Plan:
-    """Which operators are integer, and what is rounded for that.
+    """Which operators are integer, and what is rounded for that: what they compute, for all who read it, and what float operators compute,
+    for them alone. Between the layers, sums and what only moves values are integer where all that they read is, and a layer reads them:
+    attention's products and sigmoids, sampling and its coordinates are not.
 
     Args:
         operations: of the program, in order.
