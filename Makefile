@@ -15,6 +15,7 @@
 #   WIDER=ROOT LIST=FILE  WIDER FACE root, and which of its images (default: those beside the project, else sample photographs)
 #   LIMIT=N               only the first N images
 #   CALIBRATION="DIR DIR" photographs that INT8 is calibrated with (default: WIDER's training images, else PEOPLE, else samples);
+#   FORMATS="onnx tflite coreml"  what make quantize makes INT8 artifacts for (default: those that have the route)
 #   METHOD=mse            how ranges are found: mse, percentile, min-max, entropy; RECIPE=FILE layers in float; MAX_DROP=0.5 points of AP
 #   THREADS=1             of the latency measurements
 #   COMPARE=OLD.json      make bench-...: print what changed since, beyond noise, and fail beyond a limit; RESUME=1 goes on after Ctrl-C
@@ -229,10 +230,12 @@ export-all: .venv/.ready ## every export of acwface_dcn or VARIANT: parity, size
 	  --json "$(OUT)/bench/exports.json" $(if $(WIDER),--wider "$(WIDER)" $(if $(LIST),--list "$(LIST)")) $(if $(LIMIT),--limit $(LIMIT))
 
 # Float and integer in one run; an artifact that loses more than it may is not written.
-INT8_SOURCES = $(ONNX_ARTIFACTS) $(foreach size,$(filter-out dynamic,$(SIZE)),$(OUT)/artifacts/$(VARIANT)-$(FIXED_ROUTE)-fp32-$(size)-tflite)
+FORMATS ?= $(if $(filter bounded,$(DCN)),,onnx) $(if $(filter native,$(DCN)),,tflite) $(if $(filter native custom,$(DCN)),,coreml)
+INT8_SOURCES = $(if $(filter onnx,$(FORMATS)),$(ONNX_ARTIFACTS)) $(foreach format,$(filter-out onnx,$(FORMATS)),\
+  $(foreach size,$(filter-out dynamic,$(SIZE)),$(OUT)/artifacts/$(VARIANT)-$(FIXED_ROUTE)-fp32-$(size)-$(format)))
 CALIBRATE = $(if $(CALIBRATION),--photos $(CALIBRATION)) $(if $(METHOD),--method $(METHOD))
 
-quantize: $(addsuffix /detector.json,$(INT8_SOURCES)) ## INT8 ONNX and TFLite artifacts of VARIANT, DCN, SIZE, and what that costs
+quantize: $(addsuffix /detector.json,$(INT8_SOURCES)) ## INT8 artifacts of VARIANT, DCN, SIZE, FORMATS, and what that costs
 	$(PY) -m quantize run $(INT8_SOURCES) $(CALIBRATE) $(if $(RECIPE),--recipe "$(RECIPE)") $(if $(MAX_DROP),--max-drop $(MAX_DROP)) \
 	  --threads $(THREADS) --json "$(OUT)/bench/int8.json" \
 	  $(if $(WIDER),--wider "$(WIDER)" $(if $(LIST),--list "$(LIST)")) $(if $(LIMIT),--limit $(LIMIT))

@@ -82,9 +82,6 @@ def export_coreml(
     require_multiples(size)
     if dcn == "bounded":
         require_limit(config)
-    converter = _load_coremltools()
-    model = apply_rewrites(checkpoint.detector, dcn, without, COREML_ROUTES, MOBILE_REWRITES)
-    _enlarge_first_weights(model)
     target = Target(
         "coreml",
         precision,
@@ -99,15 +96,7 @@ def export_coreml(
 
     def make_model(path: Path) -> None:
         progress("converting to Core ML")
-        converted = _convert(converter, model, config, dcn, precision, size)
-        converted.short_description = f"Face detector {config.variant}: boxes, scores and five landmarks. Weights: {checkpoint.source}"
-        converted.author = "ACWFace toolchain"
-        converted.license = LICENCE
-        converted.version = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-        converted.input_description["image"] = INPUT_DESCRIPTION
-        for name, description in OUTPUT_DESCRIPTIONS.items():
-            converted.output_description[name] = description
-        converted.save(str(path))
+        convert_to_coreml(checkpoint, dcn, precision, size, without).save(str(path))
 
     def detectors(artifact: Artifact) -> list[FaceDetector]:
         return [artifact_detector(artifact, threads=torch.get_num_threads())]
@@ -115,7 +104,37 @@ def export_coreml(
     return package(checkpoint, target, out, make_model, detectors, progress)
 
 
-def _load_coremltools() -> ModuleType:
+def convert_to_coreml(
+    checkpoint: Checkpoint, dcn: str, precision: str, size: tuple[int, int], without: Collection[str] = (), throughout: bool = False
+) -> Any:
+    """Convert, with what the file says of itself; nothing is compared with torch.
+
+    Args:
+        checkpoint, dcn, precision, size, without: as for :func:`export_coreml`.
+        throughout: in half precision, if that is chosen, the first convolutions as well.
+
+    Returns:
+        The ``coremltools.models.MLModel``.
+
+    Raises:
+        UserError: coremltools cannot be used here, or failed; then its log is named.
+    """
+    config = checkpoint.detector.config
+    converter = load_coremltools()
+    model = apply_rewrites(checkpoint.detector, dcn, without, COREML_ROUTES, MOBILE_REWRITES)
+    _enlarge_first_weights(model)
+    converted = _convert(converter, model, config, dcn, precision, size, throughout)
+    converted.short_description = f"Face detector {config.variant}: boxes, scores and five landmarks. Weights: {checkpoint.source}"
+    converted.author = "ACWFace toolchain"
+    converted.license = LICENCE
+    converted.version = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    converted.input_description["image"] = INPUT_DESCRIPTION
+    for name, description in OUTPUT_DESCRIPTIONS.items():
+        converted.output_description[name] = description
+    return converted
+
+
+def load_coremltools() -> ModuleType:
     """coremltools, told to keep quiet of what it lacks here and does not need: Core ML itself.
 
     Raises:
@@ -138,11 +157,13 @@ def _enlarge_first_weights(model: DeployModel) -> None:
     next(module for module in model.modules() if isinstance(module, nn.Conv2d)).weight.mul_(PIXEL_UNIT)
 
 
-def _convert(ct: ModuleType, model: DeployModel, config: ModelConfig, dcn: str, precision: str, size: tuple[int, int]) -> Any:
+def _convert(
+    ct: ModuleType, model: DeployModel, config: ModelConfig, dcn: str, precision: str, size: tuple[int, int], throughout: bool
+) -> Any:
 
     def in_half(operation: Any) -> bool:
         """All but the first convolutions, which work at half the size: rounding their weights costs more than all other rounding."""
-        return tuple(operation.outputs[0].shape[2:]) != (size[0] // 2, size[1] // 2)
+        return throughout or tuple(operation.outputs[0].shape[2:]) != (size[0] // 2, size[1] // 2)
 
     log = io.StringIO()
     try:

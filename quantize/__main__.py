@@ -7,11 +7,13 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from model.artifact import Artifact, artifact_name, open_artifact, writing_artifact
+from model.artifact import Artifact, open_artifact, writing_artifact
 from model.cli import Parser, positive, run_command
 from model.errors import UserError
 from model.files import write_json
@@ -19,6 +21,11 @@ from quantize.calibration import METHODS, PHOTOGRAPHS
 from quantize.recipe import Recipe, read_recipe
 from runtime_bench.options import add_dataset, open_dataset
 from runtime_bench.samples import PORTRAIT
+
+if TYPE_CHECKING:  # they import torch
+    from quantize.gate import Judgement
+    from quantize.make import Calibrated
+    from runtime_bench.drift import References
 
 MAX_DROP = 0.5
 AGREEMENT = 98.0
@@ -38,7 +45,7 @@ def main() -> int:
         description="Calibrate, quantize, measure AP and speed against FP32; an artifact that loses too much is not written.",
         epilog="example: python -m quantize run build/artifacts/acwface_dcn-decomposed-fp32-640-tflite --photos mine --wider WIDER_FACE",
     )
-    run.add_argument("artifacts", type=Path, nargs="+", metavar="ARTIFACT", help="FP32 artifact folder, onnx or tflite")
+    run.add_argument("artifacts", type=Path, nargs="+", metavar="ARTIFACT", help="FP32 artifact folder, onnx, tflite or coreml")
     _add_calibration(run)
     run.add_argument("--recipe", type=Path, metavar="FILE", help="which layers stay in float (default: the first nine and the heads)")
     run.add_argument("--max-drop", type=float, default=MAX_DROP, metavar="AP", help="points of AP on each subset (default: %(default)s)")
@@ -53,7 +60,7 @@ def main() -> int:
         description="Quantize each layer alone; then keep the worst in float, more and more, until INT8 finds what FP32 finds.",
         epilog="example: python -m quantize sensitivity build/artifacts/acwface_dcn-custom-fp32-640-onnx --photos mine",
     )
-    sensitivity.add_argument("artifact", type=Path, metavar="ARTIFACT", help="FP32 artifact folder, onnx or tflite")
+    sensitivity.add_argument("artifact", type=Path, metavar="ARTIFACT", help="FP32 artifact folder, onnx, tflite or coreml")
     _add_calibration(sensitivity)
     sensitivity.add_argument(
         "--agreement",
@@ -78,10 +85,8 @@ def _add_calibration(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from quantize.calibration import find_ranges
-    from quantize.gate import Judgement, explain, judge, judgements_table
-    from quantize.make import calibrate, require_float, write_int8
-    from quantize.sensitivity import measure_sensitivity
+    from quantize.gate import judgements_table
+    from quantize.make import calibrate, require_quantizable
     from runtime_bench.drift import References
 
     if not 0 <= args.max_drop <= 100:
@@ -92,47 +97,69 @@ def _run(args: argparse.Namespace) -> int:
     for path in args.artifacts:
         fp32 = open_artifact(path)
         manifest = fp32.manifest
-        require_float(fp32)
+        require_quantizable(fp32)
         if recipe and (recipe.variant, recipe.dcn, recipe.format) != (manifest.variant, manifest.dcn, manifest.format):
             raise UserError(f"{args.recipe} is for {recipe.variant}-{recipe.dcn} in {recipe.format}, {path.name} is not that")
         print(f"{fp32.name}:", file=sys.stderr, flush=True)
         calibrated = calibrate(fp32, _choose(args, fp32), _show_stage)
         method = args.method or (recipe.method if recipe else next(iter(METHODS)))
         kept = recipe.kept if recipe else calibrated.network.kept
-        out = (args.out or path.parent) / artifact_name(manifest.variant, manifest.dcn, "int8", manifest.input.size, manifest.format)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".int8-", dir=out.parent) as folder:
-            write_int8(calibrated, method, kept, Path(folder) / out.name, _show_stage)
-            int8 = open_artifact(Path(folder) / out.name)
-            _show_stage("measuring accuracy and speed")
-            pictures = args.json.parent / "int8" / out.name
-            judgements.append(judge(fp32, int8, method, kept, references, args.max_drop, args.threads, pictures))
+        for precision in calibrated.precisions:
+            judgements.append(_make(args, calibrated, precision, method, kept, references))
             write_json(args.json, judgements)
-            if judgements[-1].passed:
-                with writing_artifact(out) as fresh:
-                    shutil.copytree(int8.path, fresh, dirs_exist_ok=True)
-                print(f"{out}: photographs that changed most, FP32 and INT8: {pictures}")
-                continue
-        _show_stage("looking for the layers that suffer")
-        tensors = calibrated.inputs(_NOISE_ON)
-        ranking = measure_sensitivity(fp32, calibrated.network, find_ranges(calibrated.histograms, method), tensors)
-        print(
-            f"error: {out.name} loses more than {args.max_drop:g} AP and was not written; {explain(calibrated, ranking, kept)}",
-            file=sys.stderr,
-        )
+            if not judgements[-1].passed:
+                _say_why(args, calibrated, precision, method, kept)
     print(judgements_table(judgements))
     print(f"records: {args.json}")
     return 0 if all(one.passed for one in judgements) else 2
 
 
+def _make(
+    args: argparse.Namespace, calibrated: Calibrated, precision: str, method: str, kept: Sequence[str], references: References
+) -> Judgement:
+    """Make, judge, and keep what passes."""
+    from quantize.gate import judge
+    from quantize.make import write_int8
+
+    fp32 = calibrated.artifact
+    out = (args.out or fp32.path.parent) / calibrated.name(precision)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".int8-", dir=out.parent) as folder:
+        write_int8(calibrated, method, kept, Path(folder) / out.name, _show_stage, precision)
+        int8 = open_artifact(Path(folder) / out.name)
+        _show_stage("measuring accuracy and speed")
+        pictures = args.json.parent / "int8" / out.name
+        judgement = judge(fp32, int8, method, kept, references, args.max_drop, args.threads, pictures)
+        if judgement.passed:
+            with writing_artifact(out) as fresh:
+                shutil.copytree(int8.path, fresh, dirs_exist_ok=True)
+            print(f"{out}: photographs that changed most, FP32 and INT8: {pictures}")
+    return judgement
+
+
+def _say_why(args: argparse.Namespace, calibrated: Calibrated, precision: str, method: str, kept: Sequence[str]) -> None:
+    """What has not been written, and which layers suffer."""
+    from quantize.gate import explain
+    from quantize.sensitivity import measure_sensitivity
+
+    _show_stage("looking for the layers that suffer")
+    tensors = calibrated.inputs(_NOISE_ON)
+    ranking = measure_sensitivity(calibrated.artifact, calibrated.network, calibrated.ranges(method, precision), tensors)
+    print(
+        f"error: {calibrated.name(precision)} loses more than {args.max_drop:g} AP and was not written; "
+        f"{explain(calibrated, ranking, kept)}",
+        file=sys.stderr,
+    )
+
+
 def _sensitivity(args: argparse.Namespace) -> int:
     from quantize.calibration import find_ranges
-    from quantize.make import calibrate, require_float
+    from quantize.make import calibrate, require_quantizable
     from quantize.sensitivity import measure_sensitivity, search, write_sensitivity
 
     fp32 = open_artifact(args.artifact)
     manifest = fp32.manifest
-    require_float(fp32)
+    require_quantizable(fp32)
     chosen = _choose(args, fp32)
     # Every other one calibrates, the rest judges.
     calibrated = calibrate(fp32, chosen.every_other(0), _show_stage)
@@ -157,12 +184,16 @@ def _sensitivity(args: argparse.Namespace) -> int:
 
 
 def _choose(args: argparse.Namespace, artifact: Artifact):  # noqa: ANN202
+    from model.checkpoint import load_checkpoint
     from quantize.calibration import choose_photographs
-    from runtime_bench.detect import artifact_detector
+    from runtime_bench.detect import artifact_detector, torch_detector
 
     if not args.photos:
         print("no --photos: calibrated with sample pictures, which is a smoke test", file=sys.stderr)
-    return choose_photographs(args.photos or [PORTRAIT.parent], args.count, artifact_detector(artifact, threads=os.cpu_count() or 1))
+    detector = artifact_detector(artifact, threads=os.cpu_count() or 1)
+    if detector.runtime.simulated:  # which takes its time
+        detector = torch_detector(load_checkpoint(artifact.reference_path), artifact.manifest.input.size)
+    return choose_photographs(args.photos or [PORTRAIT.parent], args.count, detector)
 
 
 def _show_stage(stage: str) -> None:

@@ -202,16 +202,16 @@ METHODS: dict[str, Callable[[Histogram], Range]] = {
 """By name, the default first."""
 
 
-def observe(runs: Iterable[Mapping[str, np.ndarray]], total: int) -> dict[str, Histogram]:
+def observe(runs: Iterable[Iterable[tuple[str, np.ndarray]]], total: int) -> dict[str, Histogram]:
     """Histograms of all activations.
 
     Args:
-        runs: what each photograph gives: every float activation by name.
+        runs: what each photograph gives: every float activation with its name.
         total: number of photographs, for the progress bar.
     """
     histograms: dict[str, Histogram] = {}
     for activations in tqdm(runs, total=total, desc="calibrating", unit="image", disable=None, leave=False):
-        for name, values in activations.items():
+        for name, values in activations:
             histograms.setdefault(name, Histogram()).add(values)
     return histograms
 

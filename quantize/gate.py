@@ -39,6 +39,8 @@ class Judgement(Struct, frozen=True):
     artifact: str
     format: str
     route: str
+    precision: str
+    """``int8``, or ``w8``: weights alone."""
     protocol: str
     dataset: str
     images: int
@@ -82,6 +84,7 @@ def judge(
         artifact=int8.name,
         format=int8.manifest.format,
         route=int8.manifest.dcn,
+        precision=int8.manifest.precision,
         protocol=protocol(size),
         dataset=references.dataset.title,
         images=len(found.detections),

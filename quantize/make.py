@@ -13,12 +13,12 @@ from msgspec import Struct
 
 from export.package import Limits, Progress, Target, package
 from export.rewrites.equalise import equalise
-from model.artifact import Artifact, Parity
+from model.artifact import Artifact, Parity, artifact_name
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.errors import UserError
 from model.files import write_json
-from quantize.calibration import CalibrationSet, Histogram, find_ranges, observe
-from quantize.network import Int8Network, int8_network
+from quantize.calibration import CalibrationSet, Histogram, Range, find_ranges, observe
+from quantize.network import WEIGHTS_ONLY, Int8Network, int8_network
 
 RECORD = "quantization.json"
 """In the artifact: how it was made."""
@@ -60,17 +60,35 @@ class Calibrated:
         few = CalibrationSet(self.photographs.photographs[:count], 0)
         return list(few.tensors(self.artifact.manifest.input, self.artifact.manifest.input.size or DEFAULT_SIZE))
 
+    def name(self, precision: str) -> str:
+        """Of the artifact that becomes of it."""
+        manifest = self.artifact.manifest
+        return artifact_name(manifest.variant, manifest.dcn, precision, manifest.input.size, manifest.format)
+
+    def ranges(self, method: str, precision: str) -> dict[str, Range] | None:
+        """Of the activations; ``None`` where they stay in float."""
+        return None if precision == WEIGHTS_ONLY else find_ranges(self.histograms, method)
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """What is made of it."""
+        return ("int8",) if self.network.weights_only is None else ("int8", WEIGHTS_ONLY)
+
     def record(self, method: str, kept: Sequence[str]) -> Record:
         dead = tuple(name for name, histogram in self.histograms.items() if not histogram.reached)
         return Record(method, tuple(kept), len(self.photographs.photographs), self.photographs.digest(), dead)
 
 
-def require_float(artifact: Artifact) -> None:
-    """Raise a :class:`UserError` for an artifact that is not FP32."""
+def require_quantizable(artifact: Artifact) -> None:
+    """Raise a :class:`UserError` for an artifact that is not FP32, or of a route that has no INT8."""
     precision = artifact.manifest.precision
     if precision != "fp32":
-        already = "it is INT8 already" if precision == "int8" else f"it is {precision}"
+        already = "it is INT8 already" if precision in ("int8", WEIGHTS_ONLY) else f"it is {precision}"
         raise UserError(f"{artifact.path}: {already}; quantize the FP32 artifact of the same network")
+    if (artifact.manifest.format, artifact.manifest.dcn) == ("coreml", "custom"):
+        raise UserError(
+            f"{artifact.path} is in Core ML's older format, which knows no integer activations; quantize route decomposed or bounded"
+        )
 
 
 def calibrate(artifact: Artifact, photographs: CalibrationSet, progress: Progress) -> Calibrated:
@@ -92,8 +110,9 @@ def calibrate(artifact: Artifact, photographs: CalibrationSet, progress: Progres
     return Calibrated(artifact, checkpoint, network, photographs, observe(network.activations(tensors), len(photographs.photographs)))
 
 
-def write_int8(calibrated: Calibrated, method: str, kept: Sequence[str], out: Path, progress: Progress) -> Parity:
-    """Write an INT8 artifact, as :func:`export.package.package` does, with :data:`RECORD` in it.
+def write_int8(calibrated: Calibrated, method: str, kept: Sequence[str], out: Path, progress: Progress, precision: str = "int8") -> Parity:
+    """Write an INT8 artifact, as :func:`export.package.package` does, with :data:`RECORD` in it. ``precision`` is one of
+    :attr:`Calibrated.precisions`.
 
     Raises:
         UserError: a layer that is to be kept is not there, or the runtime refuses the file. Then nothing is written.
@@ -102,10 +121,20 @@ def write_int8(calibrated: Calibrated, method: str, kept: Sequence[str], out: Pa
     unknown = sorted(set(kept) - set(network.layers))
     if unknown:
         raise UserError(f"no layer {unknown[0]!r} in {calibrated.artifact.name}; python -m quantize sensitivity lists its layers")
-    target = Target(manifest.format, "int8", manifest.dcn, manifest.input.size, network.layout, network.runtime, _LIMITS)
+    target = Target(
+        manifest.format,
+        precision,
+        manifest.dcn,
+        manifest.input.size,
+        network.layout,
+        network.weights_only if precision == WEIGHTS_ONLY else network.runtime,
+        _LIMITS,
+        Path(manifest.model.name).suffix[1:],
+        manifest.input.dtype,
+    )
 
     def make_model(path: Path) -> None:
-        network.write(path, find_ranges(calibrated.histograms, method), kept)
+        network.write(path, calibrated.ranges(method, precision), kept)
         write_json(path.parent / RECORD, calibrated.record(method, kept))
 
     return package(calibrated.checkpoint, target, out, make_model, network.detectors, progress)

@@ -22,27 +22,35 @@ was not calibrated with by 98.9, 99.4 and 99.4 % (:func:`quantize.sensitivity.ag
 scale."""
 
 
+WEIGHTS_ONLY = "w8"
+"""Precision of an artifact whose weights are integers and whose activations are not; ``int8`` is that of others."""
+
+
 class Int8Network(Protocol):
     """One format's way to INT8, made from a checkpoint whose channels are equalised."""
 
     layout: str
     """Of the input, ``NCHW`` or ``NHWC``."""
     runtime: RuntimeSpec
+    weights_only: RuntimeSpec | None
+    """What a file needs of which the weights alone are integer, ``None`` where such files are not made."""
     layers: tuple[str, ...]
     """Convolutions and matrix products that become integer unless they are kept, in the order in which they run."""
     kept: tuple[str, ...]
     """Those that are better kept: nothing is gained by making them integer."""
 
-    def activations(self, tensors: Iterable[np.ndarray]) -> Iterator[Mapping[str, np.ndarray]]:
-        """Every float activation of ``(1, 3, H, W)`` inputs, by name."""
+    def activations(self, tensors: Iterable[np.ndarray]) -> Iterator[Iterable[tuple[str, np.ndarray]]]:
+        """For each ``(1, 3, H, W)`` input every float activation that may become integer, with its name."""
         ...
 
-    def write(self, path: Path, ranges: Mapping[str, Range], kept: Collection[str] = (), only: Collection[str] | None = None) -> None:
+    def write(
+        self, path: Path, ranges: Mapping[str, Range] | None, kept: Collection[str] = (), only: Collection[str] | None = None
+    ) -> None:
         """Write the quantized model.
 
         Args:
             path: of the file.
-            ranges: of the activations, by name.
+            ranges: of the activations, by name; ``None`` for weights alone, where such files are made.
             kept: layers that stay in float.
             only: layers that become integer, all else stays; ``None`` for all but the kept ones.
         """
@@ -67,4 +75,8 @@ def int8_network(format: str, checkpoint: Checkpoint, dcn: str, size: tuple[int,
         from quantize.tflite_int8 import TfliteInt8
 
         return TfliteInt8(checkpoint, dcn, size)
-    raise UserError(f"INT8 is not made for {format} artifacts; there are onnx and tflite")
+    if format == "coreml":
+        from quantize.coreml_int8 import CoremlInt8
+
+        return CoremlInt8(checkpoint, dcn, size)
+    raise UserError(f"INT8 is not made for {format} artifacts; there are onnx, tflite and coreml")

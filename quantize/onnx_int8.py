@@ -50,6 +50,7 @@ class OnnxInt8:
     """
 
     layout = "NCHW"
+    weights_only = None
 
     def __init__(self, checkpoint: Checkpoint, dcn: str, size: tuple[int, int] | None) -> None:
         needs = ROUTES[dcn].needs if dcn != "none" else NO_ROUTE
@@ -73,7 +74,7 @@ class OnnxInt8:
     def detectors(self, artifact: Artifact) -> list[FaceDetector]:
         return [artifact_detector(artifact, torch.get_num_threads())]
 
-    def activations(self, tensors: Iterable[np.ndarray]) -> Iterator[Mapping[str, np.ndarray]]:
+    def activations(self, tensors: Iterable[np.ndarray]) -> Iterator[Iterable[tuple[str, np.ndarray]]]:
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
         outputs = {output.name for output in model.graph.output}
@@ -87,7 +88,7 @@ class OnnxInt8:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs() if output.type == "tensor(float)"]
         for tensor in tensors:
-            yield dict(zip(names, session.run(names, {"image": tensor}), strict=True)) | {"image": tensor}
+            yield zip((*names, "image"), (*session.run(names, {"image": tensor}), tensor), strict=True)
 
     def write(self, path: Path, ranges: Mapping[str, Range], kept: Collection[str] = (), only: Collection[str] | None = None) -> None:
         model = onnx.ModelProto()

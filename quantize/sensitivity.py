@@ -34,7 +34,9 @@ class Sensitivity(NamedTuple):
     """Signal to quantization noise of the worst of the three outputs, where there are faces, when this layer alone is integer."""
 
 
-def candidate(artifact: Artifact, network: Int8Network, ranges: Mapping[str, Range], folder: Path, **choice: Collection[str]) -> Artifact:
+def candidate(
+    artifact: Artifact, network: Int8Network, ranges: Mapping[str, Range] | None, folder: Path, **choice: Collection[str]
+) -> Artifact:
     """A quantized model in ``folder`` that can be run as the FP32 artifact can, but is no artifact of its own."""
     path = folder / artifact.manifest.model.name
     network.write(path, ranges, **choice)
@@ -42,7 +44,7 @@ def candidate(artifact: Artifact, network: Int8Network, ranges: Mapping[str, Ran
 
 
 def measure_sensitivity(
-    artifact: Artifact, network: Int8Network, ranges: Mapping[str, Range], tensors: Sequence[np.ndarray]
+    artifact: Artifact, network: Int8Network, ranges: Mapping[str, Range] | None, tensors: Sequence[np.ndarray]
 ) -> list[Sensitivity]:
     """Quantize each layer alone, the most sensitive first.
 
@@ -98,7 +100,7 @@ class Step(NamedTuple):
 def search(
     artifact: Artifact,
     network: Int8Network,
-    ranges: Mapping[str, Range],
+    ranges: Mapping[str, Range] | None,
     ranking: Sequence[Sensitivity],
     photographs: Sequence[Path],
     target: float,

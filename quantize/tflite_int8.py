@@ -54,6 +54,7 @@ class TfliteInt8:
     """
 
     layout = "NHWC"
+    weights_only = None
 
     def __init__(self, checkpoint: Checkpoint, dcn: str, size: tuple[int, int]) -> None:
         library = TFLITE_ROUTES[dcn].needs.library if dcn != "none" else None
@@ -80,7 +81,7 @@ class TfliteInt8:
                 followed.update(map(int, operator.inputs))
         return heads
 
-    def activations(self, tensors: Iterable[np.ndarray]) -> Iterator[Mapping[str, np.ndarray]]:
+    def activations(self, tensors: Iterable[np.ndarray]) -> Iterator[Iterable[tuple[str, np.ndarray]]]:
         (graph,) = self.model.subgraphs
         made = {int(tensor) for operator in graph.operators for tensor in operator.outputs} | {int(graph.inputs[0])}
         wanted = [index for index in sorted(made) if graph.tensors[index].type == schema.TensorType.FLOAT32]
@@ -98,7 +99,7 @@ class TfliteInt8:
         for tensor in tensors:
             interpreter.set_tensor(int(graph.inputs[0]), np.ascontiguousarray(tensor.transpose(0, 2, 3, 1)))
             interpreter.invoke()
-            yield {name: interpreter.get_tensor(index) for index, name in names.items()}
+            yield ((name, interpreter.get_tensor(index)) for index, name in names.items())
 
     def detectors(self, artifact: Artifact) -> Iterator[FaceDetector]:
         return both_ways(artifact)

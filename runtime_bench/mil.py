@@ -4,7 +4,9 @@ An ML Program is read from the file alone: specification, then weights, by their
 here anew, from Apple's definition of the Model Intermediate Language
 (https://apple.github.io/coremltools/source/coremltools.converters.mil.mil.ops.defs.html), not taken from the converter. Values have the
 types that the program declares. Arithmetic on float16 is done in float32 and rounded once an operator; a phone's processors may round
-oftener. Times of this say nothing about Core ML's.
+oftener. Integers are what ``quantize`` makes of numbers, rounded to the nearest, halves to the even one, and saturated; between
+``dequantize`` and ``quantize`` the program says float, and so it is computed here, where a processor may multiply the integers: those
+products are exact in both. Times of this say nothing about Core ML's.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -33,10 +35,13 @@ except ImportError as error:
 
 _TYPES = {
     MIL_pb2.DataType.Value(name): dtype
-    for name, dtype in {"FLOAT16": torch.float16, "FLOAT32": torch.float32, "INT32": torch.int32, "BOOL": torch.bool}.items()
-}
+    for name, dtype in {
+        "FLOAT16": torch.float16, "FLOAT32": torch.float32, "INT32": torch.int32, "INT8": torch.int8, "UINT8": torch.uint8,
+        "BOOL": torch.bool,
+    }.items()
+}  # fmt: skip
 _STRING = MIL_pb2.DataType.Value("STRING")
-_BLOB_TYPES = {torch.float16: 1, torch.float32: 2}
+_BLOB_TYPES = {torch.float16: 1, torch.float32: 2, torch.uint8: 3, torch.int8: 4}
 """In a weight file, for each type that our programs keep there."""
 _SENTINEL, _BLOB_HEADER = 0xDEADBEEF, np.dtype([("sentinel", "<u4"), ("type", "<u4"), ("bytes", "<u8"), ("offset", "<u8")])
 
@@ -67,6 +72,8 @@ class Program:
         for operation in block.operations:
             if operation.type == "const":
                 self._constants[operation.outputs[0].name] = _value(operation.attributes["val"], weights)
+            elif operation.type.startswith("constexpr_"):
+                self._constants[operation.outputs[0].name] = _compressed(operation, package, weights)
             else:
                 self._steps.append(_step(operation, package, weights))
         self._forget = _last_uses(self._steps, self._outputs)
@@ -85,19 +92,28 @@ class Program:
         Returns:
             Its outputs by name.
         """
+        found = {name: value.numpy() for name, value in self._run(picture) if name in self._outputs}
+        return {name: found[name] for name in self._outputs}
+
+    def watch(self, picture: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        """Run the program, and give every float value that it computes with its name, as it is computed: together they are large."""
+        return ((name, value.float().numpy()) for name, value in self._run(picture) if value.is_floating_point())
+
+    def _run(self, picture: np.ndarray) -> Iterator[tuple[str, Tensor]]:
+        """Every value that is computed."""
         planes = as_planes(picture, self.description).to(_TYPES[self._input.type.tensorType.dataType])
         values = self._constants | {self._input.name: planes}
-        with torch.inference_mode():
-            for step, unused in zip(self._steps, self._forget, strict=True):
+        for step, unused in zip(self._steps, self._forget, strict=True):
+            with torch.inference_mode():
                 arguments = {name: [values[each] for each in names] for name, names in step.arguments.items()} | step.immediate
                 results = _OPERATORS[step.kind](**{name: _widened(given, name in _LISTS) for name, given in arguments.items()})
                 for output, result in zip(step.outputs, results if isinstance(results, Sequence) else (results,), strict=True):
                     if tuple(result.shape) != output.shape:
                         raise _damaged(self._package, f"{output.name} has shape {tuple(result.shape)}, declared is {output.shape}")
                     values[output.name] = result.to(output.dtype)
-                for name in unused:
-                    del values[name]
-        return {name: values[name].numpy() for name in self._outputs}
+            yield from ((output.name, values[output.name]) for output in step.outputs)
+            for name in unused:
+                del values[name]
 
 
 @dataclass(frozen=True)
@@ -199,13 +215,30 @@ def _value(value: Any, weights: _Weights) -> Any:
     return torch.tensor(list(held), dtype=dtype).view(shape)
 
 
-def _step(operation: Any, package: Path, weights: _Weights) -> _Step:
-    if operation.type not in _OPERATORS:
-        raise UserError(f"{package}: operator {operation.type} is not known to the evaluator; only Core ML itself can run it")
-    known = inspect.signature(_OPERATORS[operation.type]).parameters
+def _compressed(operation: Any, package: Path, weights: _Weights) -> Tensor:
+    """A constant that is stored in fewer bits, in its own type."""
+    given = {name: value for name, value in operation.attributes.items() if name != "name"}
+    _require_known(operation.type, given, package)
+    (output,) = operation.outputs
+    value = _OPERATORS[operation.type](**{name: _widened([_value(each, weights)], False) for name, each in given.items()})
+    dtype, shape = _tensor_type(output.type)
+    if tuple(value.shape) != shape:
+        raise _damaged(package, f"{output.name} has shape {tuple(value.shape)}, declared is {shape}")
+    return value.to(dtype)
+
+
+def _require_known(kind: str, given: Collection[str], package: Path) -> None:
+    """Raise a :class:`UserError` for an operator, or parameters of it, that are not in :data:`_OPERATORS`."""
+    if kind not in _OPERATORS:
+        raise UserError(f"{package}: operator {kind} is not known to the evaluator; only Core ML itself can run it")
+    known = inspect.signature(_OPERATORS[kind]).parameters
     required = {name for name, parameter in known.items() if parameter.default is parameter.empty}
-    if set(operation.inputs) - set(known) or required - set(operation.inputs):
-        raise UserError(f"{package}: {operation.type} with {', '.join(sorted(operation.inputs))} is not known to the evaluator")
+    if set(given) - set(known) or required - set(given):
+        raise UserError(f"{package}: {kind} with {', '.join(sorted(given))} is not known to the evaluator")
+
+
+def _step(operation: Any, package: Path, weights: _Weights) -> _Step:
+    _require_known(operation.type, operation.inputs, package)
     arguments, immediate = {}, {}
     for name, given in operation.inputs.items():
         if given.arguments[0].WhichOneof("binding") == "name":
@@ -375,13 +408,37 @@ def sample(x: Tensor, rows: Tensor, columns: Tensor, outside: float) -> Tensor:
     return total.view(*rows.shape, channels).permute(0, 3, 1, 2)
 
 
+def _dequantize(input: Tensor, scale: Tensor, zero_point: Tensor | None = None, axis: Tensor | None = None) -> Tensor:
+    zero = torch.tensor(0.0) if zero_point is None else zero_point.float()
+    return _along(axis, scale, input) * (input.float() - _along(axis, zero, input))
+
+
+def _quantize(
+    input: Tensor,
+    scale: Tensor,
+    output_dtype: str,
+    zero_point: Tensor | None = None,
+    axis: Tensor | None = None,
+) -> Tensor:
+    limits = torch.iinfo({"int8": torch.int8, "uint8": torch.uint8}[output_dtype])
+    zero = torch.tensor(0.0) if zero_point is None else zero_point.float()
+    return ((input / _along(axis, scale, input)).round() + _along(axis, zero, input)).clamp(limits.min, limits.max)
+
+
+def _along(axis: Tensor | None, values: Tensor, x: Tensor) -> Tensor:
+    """One number for all of ``x``, or one for each place of an axis of it."""
+    return values if values.dim() == 0 else values.view([-1 if place == int(axis) % x.dim() else 1 for place in range(x.dim())])
+
+
 _OPERATORS: dict[str, Callable[..., Tensor | Sequence[Tensor]]] = {
     "abs": lambda x: x.abs(),
     "add": lambda x, y: x + y,
     "cast": lambda x, dtype: x,  # the output's type says what becomes of it
     "clip": lambda x, alpha, beta: x.clamp(alpha, beta),
     "concat": _concat,
+    "constexpr_affine_dequantize": lambda quantized_data, zero_point, scale, axis: _dequantize(quantized_data, scale, zero_point, axis),
     "conv": _conv,
+    "dequantize": _dequantize,
     "expand_dims": _expand_dims,
     "leaky_relu": lambda x, alpha: torch.where(x < 0, alpha * x, x),
     "linear": lambda x, weight, bias=None: functional.linear(x, weight, bias),
@@ -389,6 +446,7 @@ _OPERATORS: dict[str, Callable[..., Tensor | Sequence[Tensor]]] = {
     "mul": lambda x, y: x * y,
     "pad": _pad,
     "pixel_shuffle": pixel_shuffle,
+    "quantize": _quantize,
     "real_div": lambda x, y: x / y,
     "reduce_max": _reduce(torch.amax),
     "reduce_mean": _reduce(torch.mean),

@@ -16,8 +16,8 @@ from runtime_bench.coreml_layers import Network
 from runtime_bench.mil import Program
 from runtime_bench.runtimes import Outputs, Runtime
 
-MACOS = 13
-"""Oldest release that has what the oldest iOS has that such files are made for, 16."""
+MACOS_BEHIND = 3
+"""Numbers that macOS was behind the iOS of the same year, from iOS 14 to 18."""
 
 
 def open_coreml(artifact: Artifact) -> Runtime:
@@ -41,8 +41,9 @@ class CoreMlRuntime:
         import coremltools
         from PIL import Image
 
-        if int(platform.mac_ver()[0].partition(".")[0]) < MACOS:
-            raise UserError(f"{artifact.path} needs macOS {MACOS} or newer, this is {platform.mac_ver()[0]}")
+        needed = int(artifact.manifest.runtime.minimum_version) - MACOS_BEHIND
+        if int(platform.mac_ver()[0].partition(".")[0]) < needed:
+            raise UserError(f"{artifact.path} needs macOS {needed} or newer, this is {platform.mac_ver()[0]}")
         try:
             self._model = coremltools.models.MLModel(str(artifact.model_path))
         except Exception as error:  # whatever Core ML says, in exceptions of no common base
