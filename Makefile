@@ -18,6 +18,7 @@
 #   METHOD=mse            how ranges are found: mse, percentile, min-max, entropy; RECIPE=FILE layers in float; MAX_DROP=0.5 points of AP
 #   THREADS=1             of the latency measurements
 #   COMPARE=OLD.json      make bench-...: print what changed since, beyond noise, and fail beyond a limit; RESUME=1 goes on after Ctrl-C
+#   MLPERF=1              make bench-...: as many runs as MLPerf Mobile's single-stream scenario asks for (at least 1,024 and 60 s), p90 counts
 #   PEERS="NAME=FILE ..." make bench-...: public detectors in the same run: YuNet and SCRFD (.onnx), RetinaFace (.pth)
 #   OUT=build             where results go
 #   PHOTOS="a.jpg b.jpg"  photographs for make detect (default: a portrait that is at hand)
@@ -50,8 +51,9 @@ LIMIT ?=
 THREADS ?= 1
 COMPARE ?=
 RESUME ?=
+MLPERF ?=
 PEERS ?=
-BENCH_FLAGS = $(addprefix --peer ,$(PEERS)) $(if $(COMPARE),--compare "$(COMPARE)") $(if $(RESUME),--resume)
+BENCH_FLAGS = $(addprefix --peer ,$(PEERS)) $(if $(COMPARE),--compare "$(COMPARE)") $(if $(RESUME),--resume) $(if $(MLPERF),--mlperf)
 OUT ?= build
 PHOTOS ?=
 PEOPLE ?= $(wildcard $(DATA)/people)

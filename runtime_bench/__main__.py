@@ -33,7 +33,7 @@ from runtime_bench.drift import References
 from runtime_bench.evaluate import evaluate, protocol
 from runtime_bench.exports import Export, measure_exports
 from runtime_bench.html_report import write_report
-from runtime_bench.latency import RUNS
+from runtime_bench.latency import COOL_DOWN_S, MLPERF, MLPERF_COOL_DOWN_S, RUNS, Timing
 from runtime_bench.options import add_dataset, open_dataset
 from runtime_bench.peers import open_peer
 from runtime_bench.profile import RUNS as PROFILE_RUNS
@@ -58,7 +58,19 @@ def main() -> int:
     run.add_argument("artifacts", type=Path, nargs="+", metavar="ARTIFACT", help="artifact folder")
     add_dataset(run)
     run.add_argument("--threads", type=positive, default=1, metavar="T", help="of the latency measurement (default: %(default)s)")
-    run.add_argument("--runs", type=positive, default=RUNS, metavar="N", help="latency runs after warm-up (default: %(default)s)")
+    how_often = run.add_mutually_exclusive_group()
+    how_often.add_argument("--runs", type=positive, default=RUNS, metavar="N", help="latency runs after warm-up (default: %(default)s)")
+    how_often.add_argument(
+        "--mlperf",
+        action="store_true",
+        help=f"as many as MLPerf Mobile's single-stream scenario asks for: at least {MLPERF.runs:,} and {MLPERF.seconds} s; p90 counts",
+    )
+    run.add_argument(
+        "--cool-down",
+        type=_limit,
+        metavar="SECONDS",
+        help=f"pause before latency is measured on a phone again (default: {COOL_DOWN_S}; {MLPERF_COOL_DOWN_S} with --mlperf)",
+    )
     run.add_argument("--json", type=Path, default=Path("build/bench/onnx.json"), metavar="FILE", help="the records (default: %(default)s)")
     run.add_argument(
         "--peer", action="append", default=[], metavar="NAME=FILE", help="YuNet, SCRFD (.onnx) or a public RetinaFace (.pth), beside them"
@@ -205,7 +217,8 @@ def _run(args: argparse.Namespace) -> int:
     check_checkpoints(before, artifacts)
     devices = [open_device(name) for name in dict.fromkeys(args.device or ["local"])]
     elsewhere = [device for device in devices if device.name != "local"]
-    how = (references, args.threads, args.runs)
+    timing = MLPERF if args.mlperf else Timing(args.runs)
+    how = (references, args.threads, timing)
     plan: dict[tuple[str, str], _Planned] = {}
     if len(elsewhere) < len(devices):
         for artifact in artifacts:
@@ -213,7 +226,8 @@ def _run(args: argparse.Namespace) -> int:
         for peer in peers:  # in every scaling that the artifacts have
             for size in dict.fromkeys(artifact.manifest.input.size for artifact in artifacts):
                 plan[peer.title(size), "local"] = _Planned(peer_inputs(peer, size, *how), partial(benchmark_peer, peer, size, *how))
-    runs = DeviceRuns(artifacts, elsewhere, references, args.json.parent / "outputs", args.resume, args.threads, args.runs)
+    cool_down_s = args.cool_down if args.cool_down is not None else MLPERF_COOL_DOWN_S if args.mlperf else COOL_DOWN_S
+    runs = DeviceRuns(artifacts, elsewhere, references, args.json.parent / "outputs", args.resume, args.threads, timing, cool_down_s)
     for artifact, device in itertools.product(artifacts, elsewhere):
         inputs = artifact_inputs(artifact, *how, device.describe())
         plan[artifact.name, device.name] = _Planned(inputs, partial(benchmark_on, device, artifact, runs, references))

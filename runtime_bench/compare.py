@@ -18,7 +18,7 @@ from model.artifact import Artifact, Parity, open_artifact
 from model.cli import Parser, run_command
 from model.errors import UserError
 from model.preprocess import in_layout
-from runtime_bench.latency import in_clean_process, measure_latency
+from runtime_bench.latency import Timing, in_clean_process, measure_latency
 from runtime_bench.runtimes import open_runtime
 
 ROUNDS, RUNS = 12, 5
@@ -78,7 +78,7 @@ def compare(artifacts: Sequence[Artifact], naive: Sequence[Artifact], tensor: np
     for index, (artifact, values, median) in enumerate(zip(everything, times, medians, strict=True)):
         manifest = artifact.manifest
         base = by_route.get(manifest.dcn, next(iter(by_route.values()), None)) if manifest.dcn != "none" else None
-        alone = measure_latency(artifact, tensor, threads, runs=3, processes=1)
+        alone = measure_latency(artifact, tensor, threads, Timing(runs=3, processes=1))
         speeds.append(
             Speed(
                 artifact=artifact.name,

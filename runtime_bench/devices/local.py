@@ -39,6 +39,9 @@ class Local:
     def describe(self) -> str:
         return f"{processor()}, {os.cpu_count()} cores"
 
+    def phone(self) -> None:
+        return None
+
     def push(self, path: Path) -> str:
         return str(path.resolve())
 

@@ -48,6 +48,9 @@ class Qemu:
         found = re.search(r"version ([\d.]+)", run_here([self._emulator, "--version"]))
         return f"{self._cpu}, emulated by QEMU {found[1] if found else ''} on {processor()}"
 
+    def phone(self) -> None:
+        return None
+
     def push(self, path: Path) -> str:
         return str(path.resolve())  # the emulated program sees this machine's files
 

@@ -64,6 +64,7 @@ class LiteRtRuntime:
     name = "litert"
     version = version("ai-edge-litert")
     simulated = False
+    accelerator = "cpu"
 
     def __init__(self, artifact: Artifact, threads: int, xnnpack: bool = True) -> None:
         self.xnnpack = xnnpack

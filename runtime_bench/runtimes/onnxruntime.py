@@ -55,6 +55,7 @@ class OnnxRuntime:
     name = "onnxruntime"
     version = onnxruntime.__version__
     simulated = False
+    accelerator = "cpu"
 
     def __init__(self, artifact: Artifact, threads: int) -> None:
         self._session = open_session(artifact, session_options(threads))
@@ -72,6 +73,7 @@ class OnnxFile:
     name = "onnxruntime"
     version = onnxruntime.__version__
     simulated = False
+    accelerator = "cpu"
 
     def __init__(self, path: Path, threads: int) -> None:
         self._session = _load(path, session_options(threads))
