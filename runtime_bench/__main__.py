@@ -22,7 +22,7 @@ from model.cli import Parser, add_size, parse_size, positive, run_command
 from model.errors import UserError
 from model.files import atomic_file, write_json
 from model.postprocess import Thresholds
-from model.preprocess import load_image
+from model.preprocess import load_image, prepare
 from runtime_bench.benchmark import artifact_inputs, benchmark, benchmark_peer, latency_input, peer_inputs
 from runtime_bench.changes import check_checkpoints, find_changes
 from runtime_bench.compare import Speed, comparable, compare
@@ -40,9 +40,12 @@ from runtime_bench.profile import RUNS as PROFILE_RUNS
 from runtime_bench.profile import profile_artifact
 from runtime_bench.record import Result, read_results
 from runtime_bench.remote import DeviceRuns, benchmark_on
-from runtime_bench.report import changes_table, exports_table, profile_tables, results_table, speeds_table
+from runtime_bench.report import changes_table, exports_table, noise_table, profile_tables, results_table, speeds_table
 from runtime_bench.roofline import processor
 from runtime_bench.samples import PORTRAIT, sample_set
+from runtime_bench.sqnr import find_reference, measure_sqnr
+
+SQNR_PHOTOGRAPHS = 4
 
 
 def main() -> int:
@@ -132,6 +135,19 @@ def main() -> int:
     profile.add_argument("--runs", type=positive, default=PROFILE_RUNS, metavar="N", help="measured, after warm-up (default: %(default)s)")
     profile.add_argument("--json", type=Path, metavar="FILE", help="write the records, all operators of them, here")
 
+    sqnr = commands.add_parser(
+        "sqnr",
+        help="where an INT8 or FP16 artifact begins to differ from FP32, value by value",
+        description="Signal to noise of everything that an artifact computes, against the FP32 artifact of the same network and route.",
+        epilog="example: python -m runtime_bench sqnr build/artifacts/retinaface-none-int8-640-onnx --wider WIDER_FACE",
+    )
+    sqnr.add_argument("artifacts", type=Path, nargs="+", metavar="ARTIFACT", help="artifact folder")
+    sqnr.add_argument("--reference", type=Path, metavar="ARTIFACT", help="what to compare with (default: the FP32 one beside it)")
+    add_dataset(sqnr, limit=SQNR_PHOTOGRAPHS)
+    sqnr.add_argument(
+        "--json", type=Path, default=Path("build/bench/sqnr.json"), metavar="FILE", help="records of all values (default: %(default)s)"
+    )
+
     compare_ = commands.add_parser(
         "compare",
         help="latency of artifacts against each other, in interleaved rounds",
@@ -172,6 +188,7 @@ def main() -> int:
         "detect": _detect,
         "profile": _profile,
         "report": _report,
+        "sqnr": _sqnr,
     }[args.command](args)
 
 
@@ -354,6 +371,21 @@ def _profile(args: argparse.Namespace) -> int:
     if args.json:
         write_json(args.json, profile)
         print(f"records: {args.json}")
+    return 0
+
+
+def _sqnr(args: argparse.Namespace) -> int:
+    dataset = open_dataset(args)
+    images = [load_image(dataset.images / name) for name in dataset.faces]
+    noises = []
+    for path in args.artifacts:
+        artifact = open_artifact(path)
+        reference = open_artifact(args.reference) if args.reference else find_reference(artifact)
+        tensors = [prepare(image, artifact.manifest.input, artifact.manifest.input.size).tensor for image in images]
+        noises.append(measure_sqnr(artifact, reference, tensors))
+        write_json(args.json, noises)
+        print(noise_table(noises[-1]), end="\n\n", flush=True)
+    print(f"records: {args.json}")
     return 0
 
 

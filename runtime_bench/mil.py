@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -76,6 +76,12 @@ class Program:
         """Kinds of the operators in their order, constants left out."""
         return [step.kind for step in self._steps]
 
+    @property
+    def graph(self) -> list[tuple[str, Collection[str], Collection[str]]]:
+        """The same, each with the names of what it takes, constants left out, and gives."""
+        taken = [[name for names in step.arguments.values() for name in names if name not in self._constants] for step in self._steps]
+        return [(step.kind, names, [output.name for output in step.outputs]) for step, names in zip(self._steps, taken, strict=True)]
+
     def __call__(self, picture: np.ndarray) -> dict[str, np.ndarray]:
         """Run the program.
 
@@ -85,19 +91,28 @@ class Program:
         Returns:
             Its outputs by name.
         """
+        found = {name: value.numpy() for name, value in self._run(picture) if name in self._outputs}
+        return {name: found[name] for name in self._outputs}
+
+    def watch(self, picture: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        """Run the program, and give every float value that it computes with its name, as it is computed: together they are large."""
+        return ((name, value.float().numpy()) for name, value in self._run(picture) if value.is_floating_point())
+
+    def _run(self, picture: np.ndarray) -> Iterator[tuple[str, Tensor]]:
+        """Every value that is computed."""
         planes = as_planes(picture, self.description).to(_TYPES[self._input.type.tensorType.dataType])
         values = self._constants | {self._input.name: planes}
-        with torch.inference_mode():
-            for step, unused in zip(self._steps, self._forget, strict=True):
+        for step, unused in zip(self._steps, self._forget, strict=True):
+            with torch.inference_mode():
                 arguments = {name: [values[each] for each in names] for name, names in step.arguments.items()} | step.immediate
                 results = _OPERATORS[step.kind](**{name: _widened(given, name in _LISTS) for name, given in arguments.items()})
                 for output, result in zip(step.outputs, results if isinstance(results, Sequence) else (results,), strict=True):
                     if tuple(result.shape) != output.shape:
                         raise _damaged(self._package, f"{output.name} has shape {tuple(result.shape)}, declared is {output.shape}")
                     values[output.name] = result.to(output.dtype)
-                for name in unused:
-                    del values[name]
-        return {name: values[name].numpy() for name in self._outputs}
+            yield from ((output.name, values[output.name]) for output in step.outputs)
+            for name in unused:
+                del values[name]
 
 
 @dataclass(frozen=True)

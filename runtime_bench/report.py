@@ -14,6 +14,8 @@ from runtime_bench.exports import Export
 from runtime_bench.latency import MLPERF
 from runtime_bench.profile import Operator, Profile
 from runtime_bench.record import Drift, Result, SubsetAP
+from runtime_bench.runtimes import Outputs
+from runtime_bench.sqnr import ArtifactNoise
 from runtime_bench.widerface import SUBSETS
 
 
@@ -309,6 +311,36 @@ def profile_tables(profile: Profile) -> str:
             *([f"and {len(rest)} more, {sum(operator.ms for operator in rest):.2f} ms together"] if rest else []),
         ]
     )
+
+
+_LEVELS_DB = (60, 40, 30, 20, 10)
+"""At which :func:`noise_table` says where a network falls below."""
+
+
+def noise_table(noise: ArtifactNoise) -> str:
+    """Where signal to noise falls below round figures, which operators lost most, and what is left at the end."""
+    lines = [f"{noise.artifact} against {noise.reference}, {noise.photographs} photographs, {len(noise.values)} values"]
+    if noise.unpaired:
+        lines[0] += f" ({noise.unpaired} more have no counterpart)"
+    firsts = {level: next((value for value in noise.values if value.sqnr_db < level), None) for level in _LEVELS_DB}
+    for first in dict.fromkeys(filter(None, firsts.values())):
+        levels = " and ".join(str(level) for level, value in firsts.items() if value is first)
+        lines.append(f"first below {levels} dB: {first.name} ({first.operator}), {first.sqnr_db:.1f} dB")
+    shown = sorted(noise.values, key=lambda value: -value.lost_db)[:_WORST]
+    headers = ["lost most", "operator", "shape", "dB", "lost dB"]
+    rows = [
+        [value.name, value.operator, "x".join(map(str, value.shape)), f"{value.sqnr_db:.1f}", f"{value.lost_db:.1f}"]
+        for value in noise.values
+        if value in shown and value.lost_db > 0
+    ]
+    if rows:
+        lines += ["", tabulate(rows, headers, colalign=("left", "left", "right", "right", "right"), disable_numparse=True)]
+    last = noise.values[-len(Outputs._fields) :]
+    lines += ["", f"at the end: {', '.join(f'{value.name} {value.sqnr_db:.1f} dB' for value in last)}"]
+    return "\n".join(lines)
+
+
+_WORST = 15
 
 
 def _operator_table(operators: Sequence[Operator]) -> str:
