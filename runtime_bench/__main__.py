@@ -23,6 +23,7 @@ from model.errors import UserError
 from model.files import atomic_file, write_json
 from model.postprocess import Thresholds
 from model.preprocess import load_image, prepare
+from runtime_bench.apps import import_records
 from runtime_bench.benchmark import artifact_inputs, benchmark, benchmark_peer, latency_input, peer_inputs
 from runtime_bench.changes import check_checkpoints, find_changes
 from runtime_bench.compare import Speed, comparable, compare
@@ -38,7 +39,7 @@ from runtime_bench.options import add_dataset, open_dataset
 from runtime_bench.peers import open_peer
 from runtime_bench.profile import RUNS as PROFILE_RUNS
 from runtime_bench.profile import profile_artifact
-from runtime_bench.record import Result, read_results
+from runtime_bench.record import Result, gather_results, read_results
 from runtime_bench.remote import DeviceRuns, benchmark_on
 from runtime_bench.report import changes_table, exports_table, noise_table, profile_tables, results_table, speeds_table
 from runtime_bench.roofline import processor
@@ -97,6 +98,20 @@ def main() -> int:
     report.add_argument("records", type=Path, nargs="+", metavar="JSON", help="records that `run` has written")
     report.add_argument("--wider", type=Path, metavar="ROOT", help="to show photographs that changed (default: sample photographs)")
     report.add_argument("--out", type=Path, default=Path("build/bench"), metavar="DIR", help="where to write (default: %(default)s)")
+
+    import_ = commands.add_parser(
+        "import",
+        help="records that the demo apps have written on phones",
+        description="Check records of the iOS or Android demo's benchmark and add them to those that are there, for the report.",
+        epilog="example: python -m runtime_bench import iphone.json --json build/bench/ios.json",
+    )
+    import_.add_argument("records", type=Path, nargs="+", metavar="JSON", help="what the app has shared, or a folder of it")
+    import_.add_argument(
+        "--artifacts", type=Path, default=Path("build/artifacts"), metavar="DIR", help="what they should be of (default: %(default)s)"
+    )
+    import_.add_argument(
+        "--json", type=Path, default=Path("build/bench/ios.json"), metavar="FILE", help="all records (default: %(default)s)"
+    )
 
     commands.add_parser("devices", help="where artifacts can be run", description="What --device can name here, and what it is.")
 
@@ -183,6 +198,7 @@ def main() -> int:
         "compare": _compare,
         "devices": _devices,
         "exports": _exports,
+        "import": _import,
         "run": _run,
         "evaluate": _evaluate,
         "detect": _detect,
@@ -290,11 +306,11 @@ def _carry_out(plan: dict[tuple[str, str], _Planned], path: Path, resume: bool, 
 
 
 def _report(args: argparse.Namespace) -> int:
-    results = {(result.artifact, result.device, result.protocol): result for path in args.records for result in read_results(path)}
+    results = gather_results(result for path in args.records for result in read_results(path))
     if not results:
         raise UserError(f"no record in {', '.join(map(str, args.records))}; run the benchmark first")
     photographs = args.wider / "val" / "images" if args.wider else sample_set().images
-    for path in write_report(list(results.values()), photographs, args.out):
+    for path in write_report(results, photographs, args.out):
         print(path)
     return 0
 
@@ -302,6 +318,15 @@ def _report(args: argparse.Namespace) -> int:
 def _devices(_: argparse.Namespace) -> int:
     for name, description in list_devices():
         print(f"{name:<20} {description}")
+    return 0
+
+
+def _import(args: argparse.Namespace) -> int:
+    imported = import_records(args.records, args.artifacts)
+    results = gather_results([*(read_results(args.json) if args.json.exists() else []), *imported])
+    write_json(args.json, results)
+    print(results_table(results))
+    print(f"records: {args.json}")
     return 0
 
 

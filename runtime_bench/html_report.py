@@ -368,7 +368,7 @@ def _not_verified(results: Sequence[Result]) -> list[str]:
         lines.append("coreml-evaluator: Core ML itself has not run these files; they were evaluated with torch")
     if any(result.roofline for result in results):
         lines.append("the roofline's bytes are the least that must be moved; what caches spill is not counted")
-    if not any(result.device.startswith("adb:") for result in results):
+    if all(result.device.partition(":")[0] in ("local", "qemu") for result in results):
         lines.append("no phone has been measured; no GPU, NPU or Neural Engine has run any of these files")
     if any(result.images and result.images < 3226 for result in results):
         lines.append("AP is of a part of the WIDER FACE validation set, or of other photographs, and not comparable with published figures")

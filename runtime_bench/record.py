@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -308,3 +309,21 @@ def read_results(path: Path) -> list[Result]:
                 "run the benchmark again"
             )
     return results
+
+
+def gather_results(results: Iterable[Result]) -> list[Result]:
+    """Results of several runs together; of an artifact on one device, in one scaling, the last.
+
+    Raises:
+        UserError: an artifact's results are of two checkpoints.
+    """
+    together: dict[tuple[str, str, str], Result] = {}
+    checkpoints: dict[str, str] = {}
+    for result in results:
+        if checkpoints.setdefault(result.artifact, result.checkpoint) != result.checkpoint:
+            raise UserError(
+                f"{result.artifact} was made from checkpoint {result.checkpoint[:12]} in one record, from "
+                f"{checkpoints[result.artifact][:12]} in another; measure files of one checkpoint, or give them other names"
+            )
+        together[result.artifact, result.device, result.protocol] = result
+    return list(together.values())
