@@ -187,7 +187,7 @@ def _latency(results: Sequence[Result]) -> str:
             spread = f"(median {times.median:.1f})" if mlperf else f"({low:.1f} to {times.p90:.1f})"
             rows.append(Bar(named(result), shown, low, times.p90, f"{shown:.1f} ms {spread}"))
         parts.append(bars(rows))
-    note = "<p>Median of the network alone; the whisker holds eight runs of ten, over all processes.</p>"
+    note = "<p>Median of the network alone, or what the heading says; the whisker holds eight runs of ten, over all processes.</p>"
     return note + "".join(parts) if parts else ""
 
 
@@ -259,7 +259,7 @@ def _drift(results: Sequence[Result]) -> str:
     drifted = [result for result in results if result.drift]
     if not drifted:
         return ""
-    headers = ["artifact", "pairs", "box IoU", "95 %", "score", "95 %", "landmarks %", "95 %", "unpaired"]
+    headers = ["artifact", "pairs", "box IoU", "IoU 95 %", "score", "score 95 %", "landmarks %", "landmarks 95 %", "unpaired"]
     figures = [[named(result), str(result.drift.pairs), *_spreads(result.drift), str(result.drift.unpaired)] for result in drifted]
     sizes = drifted[0].drift.sizes
     by_size = [[named(result), *(_lost_and_gained(size) for size in result.drift.sizes)] for result in drifted]
@@ -269,7 +269,7 @@ def _drift(results: Sequence[Result]) -> str:
         "in percent of the face's size.</p>"
         + _table(headers, figures)
         + "<h3>Faces lost and gained, by height in the photograph</h3>"
-        + "<p>Of the ground truth; of those that FP32 torch finds.</p>"
+        + "<p>Of the ground truth: lost (-) and gained (+), of those that FP32 torch finds.</p>"
         + _table(["artifact", *limits], by_size)
     )
 
@@ -284,7 +284,8 @@ def _devices(results: Sequence[Result]) -> str:
     elsewhere = [result for result in results if result.device_drift]
     if not elsewhere:
         return ""
-    headers = ["artifact", "scores", "boxes px", "landmarks px", "box IoU", "95 %", "score", "95 %", "landmarks %", "95 %"]
+    spreads = ["box IoU", "IoU 95 %", "score", "score 95 %", "landmarks %", "landmarks 95 %"]
+    headers = ["artifact", "scores", "boxes px", "landmarks px", *spreads]
     rows = []
     for result in elsewhere:
         drift = result.device_drift
@@ -312,14 +313,16 @@ def _examples(results: Sequence[Result], photographs: Path | None) -> str:
     if photographs is None:
         return "<p>None are shown: the report was made without the photographs (--wider).</p>"
     drifted.sort(key=lambda result: -result.drift.changed[0].change)
+    # The same file finds the same on every device, as a rule.
+    different = [result for index, result in enumerate(drifted) if result.examples not in [other.examples for other in drifted[:index]]]
     parts = []
-    for result in drifted[:_DRIFTED]:
+    for result in different[:_DRIFTED]:
         for example, image in zip(result.examples, result.drift.changed, strict=False):
             if image.change >= _VISIBLE:
                 parts.append(_example(named(result), example, photographs))
     if not parts:
         return f"<p>No photograph changed visibly: the largest change is {drifted[0].drift.changed[0].change:.4f} detections.</p>"
-    return "".join(parts)
+    return "<p>Green: found on both sides; red: on one only.</p>" + "".join(parts)
 
 
 def _example(name: str, example: Example, photographs: Path) -> str:
@@ -381,7 +384,10 @@ def _not_verified(results: Sequence[Result]) -> list[str]:
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{escape(header)}</th>" for header in headers)
-    body = "".join(f"<tr><th>{escape(row[0])}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in row[1:])}</tr>" for row in rows)
+    # The labels are for narrow screens, which have no room for columns.
+    labels = [escape(header) for header in headers[1:]]
+    cells = ("".join(f'<td data-label="{label}">{escape(cell)}</td>' for label, cell in zip(labels, row[1:], strict=True)) for row in rows)
+    body = "".join(f"<tr><th>{escape(row[0])}</th>{own}</tr>" for row, own in zip(rows, cells, strict=True))
     return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
@@ -415,5 +421,13 @@ svg{display:block;width:100%;height:auto}svg text{font:11px system-ui,sans-serif
 polyline{fill:none;stroke-width:1.8}.roof{stroke:var(--ink);stroke-width:1.5}.grid{stroke:var(--faint);stroke-width:.7;fill:none}
 .photograph rect{fill:none;stroke-width:2;vector-effect:non-scaling-stroke}
 .photograph .both{stroke:#00e070}.photograph .one{stroke:#ff4d2e;stroke-width:3}
-.legend{list-style:none;padding:0;font-size:.87em}.legend i{display:inline-block;width:18px;border-top:3px solid;margin:0 8px 4px 0}
+.legend{list-style:none;padding:0;font-size:.87em}.legend li{padding-left:26px;text-indent:-26px}
+.legend i{display:inline-block;width:18px;border-top:3px solid;margin:0 8px 4px 0}
+@media(max-width:640px){
+.table thead{display:none}.table table,.table tbody{display:block}
+.table tr{display:grid;grid-template-columns:repeat(3,1fr);gap:.1em .8em;padding:.5em 0;border-bottom:1px solid var(--faint)}
+.table th{grid-column:1/-1;position:static;padding:0;border:0;font-weight:600}
+.table td{padding:0;border:0;text-align:left;white-space:normal;overflow-wrap:anywhere}
+.table td::before{content:attr(data-label);display:block;opacity:.65;font-size:.87em}
+}
 """

@@ -395,7 +395,8 @@ def _latency(result: Result) -> str:
             "scenario: p90 is the figure to report (no MLPerf result: other model and data, no load generator, postprocessing not included)"
         )
     else:
-        how_often = f"{times.runs} runs in {times.processes} processes, each after {times.warmup} to warm up"
+        processes = f"{times.processes} processes, each" if times.processes > 1 else "one process,"
+        how_often = f"{times.runs} runs in {processes} after {times.warmup} to warm up"
     return (
         f"latency: the network alone, {height}x{width}, {result.runtime} {result.runtime_version}, "
         f"{in_threads(result.threads)}, {where}{how_often}, {result.machine}; image ms: pre- and postprocessing"
@@ -408,6 +409,8 @@ def in_threads(number: int) -> str:
 
 
 def _accuracy(result: Result) -> str:
+    if result.ap is None and not result.dataset_digest:
+        return "AP: not measured by the app"
     if result.ap is None:
         return "AP: not measured, the run was interrupted"
     if result.ap_reference is None:
