@@ -155,7 +155,7 @@ def _accuracy(result: Result, detector: FaceDetector | PeerDetector, references:
 def curves(evaluation: Evaluation, dataset: WiderFace) -> tuple[Curve, ...]:
     """Of the photographs that were evaluated."""
     found = evaluation.detections
-    measured = precision_recall([dataset.faces[name] for name in found], list(found.values()))
+    measured = precision_recall([dataset.faces[name] for name in found], list(found.values()), evaluation.counts)
     return tuple(Curve(subset, *(tuple(np.round(values, 4).tolist()) for values in of_subset)) for subset, of_subset in measured.items())
 
 

@@ -18,7 +18,7 @@ from model.postprocess import Detections
 from model.preprocess import load_image
 from runtime_bench.detect import FaceDetector, Prepared
 from runtime_bench.record import ImageTimes, SubsetAP
-from runtime_bench.widerface import EVALUATION, WiderFace, average_precision
+from runtime_bench.widerface import EVALUATION, WiderFace, average_precision, count_levels
 
 if TYPE_CHECKING:
     from runtime_bench.peers import PeerDetector
@@ -42,6 +42,8 @@ class Evaluation:
     """In the network, of all images."""
     scoring_s: float = 0.0
     """For average precision."""
+    counts: np.ndarray | None = None
+    """By :func:`runtime_bench.widerface.count_levels`."""
 
 
 def protocol(size: tuple[int, int] | None) -> str:
@@ -88,7 +90,9 @@ def evaluate(detector: FaceDetector | PeerDetector, dataset: WiderFace, label: s
     if not detections:
         raise UserError(f"{label}: none of the {len(dataset)} images under {dataset.images} could be evaluated; last: {why}")
     start = time.perf_counter()
-    ap = average_precision([dataset.faces[name] for name in detections], list(detections.values()))
+    truth, found = [dataset.faces[name] for name in detections], list(detections.values())
+    counts = count_levels(truth, found)
+    ap = average_precision(truth, found, counts)
     scoring_s = time.perf_counter() - start
     return Evaluation(
         detections,
@@ -97,4 +101,5 @@ def evaluate(detector: FaceDetector | PeerDetector, dataset: WiderFace, label: s
         SubsetAP(**{subset: None if np.isnan(value) else value for subset, value in ap.items()}),
         network_ms / 1e3,
         scoring_s,
+        counts,
     )
