@@ -40,9 +40,6 @@ from runtime_bench.record import DeviceDrift, PhoneRun, Result
 from runtime_bench.runtimes import Outputs
 from runtime_bench.widerface import WiderFace
 
-SHARD = 6
-"""Photographs that go at a time."""
-
 
 @dataclass(frozen=True)
 class Recorded:
@@ -118,7 +115,7 @@ class DeviceRuns:
         with tempfile.TemporaryDirectory() as temporary:
             inputs, outputs = Path(temporary) / "inputs.npy", Path(temporary) / "outputs.npz"
             # Photographs at their own size do not go into one array.
-            for names in itertools.batched(dataset.faces, SHARD if size else 1):
+            for names in itertools.batched(dataset.faces, device.shard if size else 1):
                 tensors = [tensor for tensor in _tensors(names, artifact, dataset) if not _file(folder, tensor).exists()]
                 if tensors:
                     self._warm.add(device.name)

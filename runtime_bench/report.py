@@ -319,7 +319,8 @@ _LEVELS_DB = (60, 40, 30, 20, 10)
 
 def noise_table(noise: ArtifactNoise) -> str:
     """Where signal to noise falls below round figures, which operators lost most, and what is left at the end."""
-    lines = [f"{noise.artifact} against {noise.reference}, {noise.photographs} photographs, {len(noise.values)} values"]
+    photographs = f"{noise.photographs} photograph{'s' * (noise.photographs > 1)}"
+    lines = [f"{noise.artifact} against {noise.reference}, {photographs}, {len(noise.values)} values"]
     if noise.unpaired:
         lines[0] += f" ({noise.unpaired} more have no counterpart)"
     firsts = {level: next((value for value in noise.values if value.sqnr_db < level), None) for level in _LEVELS_DB}

@@ -23,6 +23,8 @@ class Device(Protocol):
     """Command that starts Python there, with this project's packages."""
     workers: int
     """How many commands may run at a time."""
+    shard: int
+    """Photographs that go there at a time: what is lost with it. Each time Python starts anew."""
     has_times: bool
     """Whether how long something takes there means anything."""
 

@@ -45,6 +45,7 @@ class Adb:
     """
 
     workers = 1
+    shard = 6
     has_times = True
 
     def __init__(self, serial: str) -> None:

@@ -34,6 +34,7 @@ class Local:
     name = "local"
     python = (sys.executable,)
     workers = 1
+    shard = 12
     has_times = True
 
     def describe(self) -> str:

@@ -21,6 +21,7 @@ class Phone(Local):
 
     name = "phone:1"
     python = (sys.executable,)
+    shard = 2
 
     def __init__(self, memory: Path, fails_after: int = 1000, forgets: int = 0) -> None:
         self.memory, self.fails_after, self.forgets = memory, fails_after, forgets
@@ -62,7 +63,6 @@ def phone(tmp_path, monkeypatch):
         monkeypatch.setattr("runtime_bench.__main__.open_device", lambda name: Local() if name == "local" else device)
         return device
 
-    monkeypatch.setattr("runtime_bench.remote.SHARD", 2)
     return plug_in
 
 
