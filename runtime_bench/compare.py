@@ -66,8 +66,13 @@ def compare(artifacts: Sequence[Artifact], naive: Sequence[Artifact], tensor: np
         machine: the processor's name.
 
     Raises:
-        UserError: one of them cannot be run here.
+        UserError: one of them cannot be run here, or a naive export is of another checkpoint than what it is to be compared with.
     """
+    checkpoints = {artifact.manifest.variant: artifact for artifact in artifacts}
+    for export in naive:
+        other = checkpoints.get(export.manifest.variant, export)
+        if export.manifest.reference.sha256 != other.manifest.reference.sha256:
+            raise UserError(f"{export.path} and {other.path} were made from different checkpoints; compare files of one")
     everything = [*artifacts, *naive]
     times = msgspec.json.decode(in_clean_process("runtime_bench.compare", tensor, everything, threads), type=list[list[float]])
     medians = [float(np.median(values)) for values in times]
