@@ -19,6 +19,8 @@
 #   METHOD=mse            how ranges are found: mse, percentile, min-max, entropy; RECIPE=FILE layers in float; MAX_DROP=0.5 points of AP
 #   THREADS=1             of the latency measurements
 #   COMPARE=OLD.json      make bench-...: print what changed since, beyond noise, and fail beyond a limit; RESUME=1 goes on after Ctrl-C
+#   MLPERF=1              make bench-...: as many runs as MLPerf Mobile's single-stream scenario asks for (at least 1,024 and 60 s), p90 counts
+#   FILE=RECORD           make bench-ios: what the iOS demo's benchmark has shared, or a folder of such
 #   PEERS="NAME=FILE ..." make bench-...: public detectors in the same run: YuNet and SCRFD (.onnx), RetinaFace (.pth)
 #   OUT=build             where results go
 #   PHOTOS="a.jpg b.jpg"  photographs for make detect (default: a portrait that is at hand)
@@ -51,8 +53,10 @@ LIMIT ?=
 THREADS ?= 1
 COMPARE ?=
 RESUME ?=
+MLPERF ?=
+FILE ?=
 PEERS ?=
-BENCH_FLAGS = $(addprefix --peer ,$(PEERS)) $(if $(COMPARE),--compare "$(COMPARE)") $(if $(RESUME),--resume)
+BENCH_FLAGS = $(addprefix --peer ,$(PEERS)) $(if $(COMPARE),--compare "$(COMPARE)") $(if $(RESUME),--resume) $(if $(MLPERF),--mlperf)
 OUT ?= build
 PHOTOS ?=
 PEOPLE ?= $(wildcard $(DATA)/people)
@@ -79,7 +83,7 @@ FIXED_SIZE = $(foreach precision,$(PRECISION),$(foreach size,$(filter-out dynami
 TFLITE_ARTIFACTS := $(call FIXED_SIZE,tflite)
 COREML_ARTIFACTS := $(call FIXED_SIZE,coreml)
 
-.PHONY: help all setup test test-accuracy golden test-android android-assets test-ios ios-assets lint summary export-onnx bench-onnx export-tflite bench-tflite export-coreml bench-coreml bench bench-report bench-arm arm-record export-all quantize sensitivity bench-speed detect native bench-kernel data train-shipped bench-train lock clean FORCE
+.PHONY: help all setup test test-accuracy golden test-android android-assets test-ios ios-assets lint summary export-onnx bench-onnx export-tflite bench-tflite export-coreml bench-coreml bench bench-ios bench-report bench-arm arm-record export-all quantize sensitivity bench-speed detect native bench-kernel data train-shipped bench-train lock clean FORCE
 
 help: ## list the targets
 	@sed -n '/^#/!q;s/^# \{0,1\}//p;s/^#$$//p' Makefile
@@ -192,13 +196,20 @@ bench-coreml: export-coreml ## the same for those; off macOS an evaluator runs t
 	$(PY) -m runtime_bench run $(COREML_ARTIFACTS) --threads $(THREADS) --json "$(OUT)/bench/coreml.json" $(BENCH_FLAGS) \
 	  $(if $(WIDER),--wider "$(WIDER)" $(if $(LIST),--list "$(LIST)")) $(if $(LIMIT),--limit $(LIMIT))
 
+# FILE is quoted, not split: phones' records come by way of folders such as "My Drive".
+bench-ios: .venv/.ready ## add FILE, the record that the iOS demo's benchmark has shared, to the report; on macOS Core ML runs the artifacts too
+	[ -n "$(FILE)" ] || [ "$$(uname)" = Darwin ] || { echo "error: FILE=RECORD is needed, shared from the iOS demo's benchmark screen; only macOS runs Core ML itself" >&2; exit 2; }
+	[ -z "$(FILE)" ] || $(PY) -m runtime_bench import "$(FILE)" --artifacts "$(OUT)/artifacts" --json "$(OUT)/bench/ios.json"
+	[ "$$(uname)" != Darwin ] || $(MAKE) --no-print-directory bench-coreml
+	$(MAKE) --no-print-directory bench-report
+
 bench: bench-onnx bench-tflite bench-coreml bench-arm bench-report ## all of these and the report
 
 bench-report: .venv/.ready ## build/bench/report.html, .md and .csv of the records that are there
 	@[ -n "$(RECORDS)" ] || { echo "error: no records in $(OUT)/bench; run: make bench-onnx" >&2; exit 2; }
 	$(PY) -m runtime_bench report $(RECORDS) --out "$(OUT)/bench" $(if $(WIDER),--wider "$(WIDER)")
 
-RECORDS = $(wildcard $(foreach name,onnx tflite coreml arm,$(OUT)/bench/$(name).json))
+RECORDS = $(wildcard $(foreach name,onnx tflite coreml arm ios android,$(OUT)/bench/$(name).json))
 
 # Photographs of 320 pixels: an emulated processor takes seconds for each.
 ARM := qemu:cortex-a53 qemu:cortex-a76 qemu:cortex-a710

@@ -22,7 +22,8 @@ from model.cli import Parser, add_size, parse_size, positive, run_command
 from model.errors import UserError
 from model.files import atomic_file, write_json
 from model.postprocess import Thresholds
-from model.preprocess import load_image
+from model.preprocess import load_image, prepare
+from runtime_bench.apps import import_records
 from runtime_bench.benchmark import artifact_inputs, benchmark, benchmark_peer, latency_input, peer_inputs
 from runtime_bench.changes import check_checkpoints, find_changes
 from runtime_bench.compare import Speed, comparable, compare
@@ -33,16 +34,19 @@ from runtime_bench.drift import References
 from runtime_bench.evaluate import evaluate, protocol
 from runtime_bench.exports import Export, measure_exports
 from runtime_bench.html_report import write_report
-from runtime_bench.latency import RUNS
+from runtime_bench.latency import COOL_DOWN_S, MLPERF, MLPERF_COOL_DOWN_S, RUNS, Timing
 from runtime_bench.options import add_dataset, open_dataset
 from runtime_bench.peers import open_peer
 from runtime_bench.profile import RUNS as PROFILE_RUNS
 from runtime_bench.profile import profile_artifact
-from runtime_bench.record import Result, read_results
+from runtime_bench.record import Result, gather_results, read_results
 from runtime_bench.remote import DeviceRuns, benchmark_on
-from runtime_bench.report import changes_table, exports_table, profile_tables, results_table, speeds_table
+from runtime_bench.report import changes_table, exports_table, noise_table, profile_tables, results_table, speeds_table
 from runtime_bench.roofline import processor
 from runtime_bench.samples import PORTRAIT, sample_set
+from runtime_bench.sqnr import find_reference, measure_sqnr
+
+SQNR_PHOTOGRAPHS = 4
 
 
 def main() -> int:
@@ -58,7 +62,19 @@ def main() -> int:
     run.add_argument("artifacts", type=Path, nargs="+", metavar="ARTIFACT", help="artifact folder")
     add_dataset(run)
     run.add_argument("--threads", type=positive, default=1, metavar="T", help="of the latency measurement (default: %(default)s)")
-    run.add_argument("--runs", type=positive, default=RUNS, metavar="N", help="latency runs after warm-up (default: %(default)s)")
+    how_often = run.add_mutually_exclusive_group()
+    how_often.add_argument("--runs", type=positive, default=RUNS, metavar="N", help="latency runs after warm-up (default: %(default)s)")
+    how_often.add_argument(
+        "--mlperf",
+        action="store_true",
+        help=f"as many as MLPerf Mobile's single-stream scenario asks for: at least {MLPERF.runs:,} and {MLPERF.seconds} s; p90 counts",
+    )
+    run.add_argument(
+        "--cool-down",
+        type=_limit,
+        metavar="SECONDS",
+        help=f"pause before latency is measured on a phone again (default: {COOL_DOWN_S}; {MLPERF_COOL_DOWN_S} with --mlperf)",
+    )
     run.add_argument("--json", type=Path, default=Path("build/bench/onnx.json"), metavar="FILE", help="the records (default: %(default)s)")
     run.add_argument(
         "--peer", action="append", default=[], metavar="NAME=FILE", help="YuNet, SCRFD (.onnx) or a public RetinaFace (.pth), beside them"
@@ -82,6 +98,20 @@ def main() -> int:
     report.add_argument("records", type=Path, nargs="+", metavar="JSON", help="records that `run` has written")
     report.add_argument("--wider", type=Path, metavar="ROOT", help="to show photographs that changed (default: sample photographs)")
     report.add_argument("--out", type=Path, default=Path("build/bench"), metavar="DIR", help="where to write (default: %(default)s)")
+
+    import_ = commands.add_parser(
+        "import",
+        help="records that the demo apps have written on phones",
+        description="Check records of the iOS or Android demo's benchmark and add them to those that are there, for the report.",
+        epilog="example: python -m runtime_bench import iphone.json --json build/bench/ios.json",
+    )
+    import_.add_argument("records", type=Path, nargs="+", metavar="JSON", help="what the app has shared, or a folder of it")
+    import_.add_argument(
+        "--artifacts", type=Path, default=Path("build/artifacts"), metavar="DIR", help="what they should be of (default: %(default)s)"
+    )
+    import_.add_argument(
+        "--json", type=Path, default=Path("build/bench/ios.json"), metavar="FILE", help="all records (default: %(default)s)"
+    )
 
     commands.add_parser("devices", help="where artifacts can be run", description="What --device can name here, and what it is.")
 
@@ -120,6 +150,19 @@ def main() -> int:
     profile.add_argument("--runs", type=positive, default=PROFILE_RUNS, metavar="N", help="measured, after warm-up (default: %(default)s)")
     profile.add_argument("--json", type=Path, metavar="FILE", help="write the records, all operators of them, here")
 
+    sqnr = commands.add_parser(
+        "sqnr",
+        help="where an INT8 or FP16 artifact begins to differ from FP32, value by value",
+        description="Signal to noise of everything that an artifact computes, against the FP32 artifact of the same network and route.",
+        epilog="example: python -m runtime_bench sqnr build/artifacts/retinaface-none-int8-640-onnx --wider WIDER_FACE",
+    )
+    sqnr.add_argument("artifacts", type=Path, nargs="+", metavar="ARTIFACT", help="artifact folder")
+    sqnr.add_argument("--reference", type=Path, metavar="ARTIFACT", help="what to compare with (default: the FP32 one beside it)")
+    add_dataset(sqnr, limit=SQNR_PHOTOGRAPHS)
+    sqnr.add_argument(
+        "--json", type=Path, default=Path("build/bench/sqnr.json"), metavar="FILE", help="records of all values (default: %(default)s)"
+    )
+
     compare_ = commands.add_parser(
         "compare",
         help="latency of artifacts against each other, in interleaved rounds",
@@ -155,11 +198,13 @@ def main() -> int:
         "compare": _compare,
         "devices": _devices,
         "exports": _exports,
+        "import": _import,
         "run": _run,
         "evaluate": _evaluate,
         "detect": _detect,
         "profile": _profile,
         "report": _report,
+        "sqnr": _sqnr,
     }[args.command](args)
 
 
@@ -205,7 +250,8 @@ def _run(args: argparse.Namespace) -> int:
     check_checkpoints(before, artifacts)
     devices = [open_device(name) for name in dict.fromkeys(args.device or ["local"])]
     elsewhere = [device for device in devices if device.name != "local"]
-    how = (references, args.threads, args.runs)
+    timing = MLPERF if args.mlperf else Timing(args.runs)
+    how = (references, args.threads, timing)
     plan: dict[tuple[str, str], _Planned] = {}
     if len(elsewhere) < len(devices):
         for artifact in artifacts:
@@ -213,7 +259,8 @@ def _run(args: argparse.Namespace) -> int:
         for peer in peers:  # in every scaling that the artifacts have
             for size in dict.fromkeys(artifact.manifest.input.size for artifact in artifacts):
                 plan[peer.title(size), "local"] = _Planned(peer_inputs(peer, size, *how), partial(benchmark_peer, peer, size, *how))
-    runs = DeviceRuns(artifacts, elsewhere, references, args.json.parent / "outputs", args.resume, args.threads, args.runs)
+    cool_down_s = args.cool_down if args.cool_down is not None else MLPERF_COOL_DOWN_S if args.mlperf else COOL_DOWN_S
+    runs = DeviceRuns(artifacts, elsewhere, references, args.json.parent / "outputs", args.resume, args.threads, timing, cool_down_s)
     for artifact, device in itertools.product(artifacts, elsewhere):
         inputs = artifact_inputs(artifact, *how, device.describe())
         plan[artifact.name, device.name] = _Planned(inputs, partial(benchmark_on, device, artifact, runs, references))
@@ -259,11 +306,11 @@ def _carry_out(plan: dict[tuple[str, str], _Planned], path: Path, resume: bool, 
 
 
 def _report(args: argparse.Namespace) -> int:
-    results = {(result.artifact, result.device, result.protocol): result for path in args.records for result in read_results(path)}
+    results = gather_results(result for path in args.records for result in read_results(path))
     if not results:
         raise UserError(f"no record in {', '.join(map(str, args.records))}; run the benchmark first")
     photographs = args.wider / "val" / "images" if args.wider else sample_set().images
-    for path in write_report(list(results.values()), photographs, args.out):
+    for path in write_report(results, photographs, args.out):
         print(path)
     return 0
 
@@ -271,6 +318,15 @@ def _report(args: argparse.Namespace) -> int:
 def _devices(_: argparse.Namespace) -> int:
     for name, description in list_devices():
         print(f"{name:<20} {description}")
+    return 0
+
+
+def _import(args: argparse.Namespace) -> int:
+    imported = import_records(args.records, args.artifacts)
+    results = gather_results([*(read_results(args.json) if args.json.exists() else []), *imported])
+    write_json(args.json, results)
+    print(results_table(results))
+    print(f"records: {args.json}")
     return 0
 
 
@@ -340,6 +396,21 @@ def _profile(args: argparse.Namespace) -> int:
     if args.json:
         write_json(args.json, profile)
         print(f"records: {args.json}")
+    return 0
+
+
+def _sqnr(args: argparse.Namespace) -> int:
+    dataset = open_dataset(args)
+    images = [load_image(dataset.images / name) for name in dataset.faces]
+    noises = []
+    for path in args.artifacts:
+        artifact = open_artifact(path)
+        reference = open_artifact(args.reference) if args.reference else find_reference(artifact)
+        tensors = [prepare(image, artifact.manifest.input, artifact.manifest.input.size).tensor for image in images]
+        noises.append(measure_sqnr(artifact, reference, tensors))
+        write_json(args.json, noises)
+        print(noise_table(noises[-1]), end="\n\n", flush=True)
+    print(f"records: {args.json}")
     return 0
 
 

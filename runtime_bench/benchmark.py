@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 import sys
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -21,9 +22,9 @@ from model.preprocess import load_image, prepare
 from runtime_bench.detect import FaceDetector, artifact_detector
 from runtime_bench.drift import References, drift_fields
 from runtime_bench.evaluate import Evaluation, evaluate, protocol
-from runtime_bench.latency import Measurement, measure_latency
+from runtime_bench.latency import Measurement, Timing, measure_latency
 from runtime_bench.peers import Peer, PeerDetector, letterbox
-from runtime_bench.record import Curve, Result, Roofline
+from runtime_bench.record import Curve, EvaluationTimes, Result, Roofline
 from runtime_bench.roofline import measure_peak, processor
 from runtime_bench.samples import PORTRAIT
 from runtime_bench.widerface import WiderFace, precision_recall
@@ -41,67 +42,70 @@ _PACKAGES = ("ai-edge-litert", "numpy", "onnxruntime", "pillow", "torch", "torch
 """What figures come from, beside the code of this project."""
 
 
-def artifact_inputs(artifact: Artifact, references: References, threads: int, runs: int, where: str = "") -> str:
+def artifact_inputs(artifact: Artifact, references: References, threads: int, timing: Timing, where: str = "") -> str:
     """:attr:`Result.inputs` of an artifact, on this machine or on the device that ``where`` describes."""
     # The manifest holds the digests of the other files.
-    return _inputs(artifact.name, f"{sha256(artifact.path / MANIFEST)} {where}", references, threads, runs)
+    return _inputs(artifact.name, f"{sha256(artifact.path / MANIFEST)} {where}", references, threads, timing)
 
 
-def peer_inputs(peer: Peer, size: tuple[int, int] | None, references: References, threads: int, runs: int) -> str:
+def peer_inputs(peer: Peer, size: tuple[int, int] | None, references: References, threads: int, timing: Timing) -> str:
     """The same of a peer."""
-    return _inputs(peer.title(size), peer.digest, references, threads, runs)
+    return _inputs(peer.title(size), peer.digest, references, threads, timing)
 
 
-def _inputs(name: str, contents: str, references: References, threads: int, runs: int) -> str:
+def _inputs(name: str, contents: str, references: References, threads: int, timing: Timing) -> str:
     """SHA-256 over everything that a result depends on: what is run (digest ``contents``), the photographs, how and by what."""
     code = (file for room in ("model", "runtime_bench") for file in (Path(__file__).resolve().parents[1] / room).rglob("*.py"))
     parts = [
         *(name, contents, references.digest, references.dataset.title),
-        *(processor(), str(os.cpu_count()), f"{threads} threads", f"{runs} runs"),
+        *(processor(), str(os.cpu_count()), f"{threads} threads", str(timing)),
         *(f"{package} {version(package)}" for package in _PACKAGES),
         *(sha256(file) for file in sorted(code)),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def benchmark(artifact: Artifact, references: References, threads: int, runs: int, earlier: Result | None = None) -> Iterator[Result]:
+def benchmark(artifact: Artifact, references: References, threads: int, timing: Timing, earlier: Result | None = None) -> Iterator[Result]:
     """Measure an artifact; two results, the first without AP, so that an interrupted evaluation costs no measurement.
 
     Args:
         artifact: what to measure.
         references: the evaluation set, and what FP32 torch finds in it.
         threads: of the latency measurement; the evaluation takes all cores.
-        runs: of the latency measurement.
+        timing: of the latency measurement.
         earlier: a result of the same measurement, interrupted or not: what is in it is not measured again.
 
     Raises:
         UserError: the artifact cannot be run here, or no image can be read.
     """
-    inputs = artifact_inputs(artifact, references, threads, runs)
-    result = earlier if earlier and earlier.inputs == inputs else _costs(artifact, references, threads, runs, inputs)
+    inputs = artifact_inputs(artifact, references, threads, timing)
+    result = earlier if earlier and earlier.inputs == inputs else _costs(artifact, references, threads, timing, inputs)
     yield result
     if is_finished(result):
         return
     result, evaluation = _accuracy(result, artifact_detector(artifact, threads=os.cpu_count() or 1), references)
-    drifted = drift_fields(references.dataset, references.of(artifact), evaluation, artifact.manifest.thresholds.score)
-    yield msgspec.structs.replace(result, **drifted)
+    reference = references.of(artifact)
+    start = time.perf_counter()
+    drifted = drift_fields(references.dataset, reference, evaluation, artifact.manifest.thresholds.score)
+    total = result.evaluation_s.total + time.perf_counter() - start
+    yield msgspec.structs.replace(result, **drifted, evaluation_s=msgspec.structs.replace(result.evaluation_s, total=total))
 
 
 def benchmark_peer(
-    peer: Peer, size: tuple[int, int] | None, references: References, threads: int, runs: int, earlier: Result | None = None
+    peer: Peer, size: tuple[int, int] | None, references: References, threads: int, timing: Timing, earlier: Result | None = None
 ) -> Iterator[Result]:
     """The same for a peer at an input size of the artifacts; nothing is lost there, so there is no drop."""
     title = peer.title(size)
-    inputs = peer_inputs(peer, size, references, threads, runs)
+    inputs = peer_inputs(peer, size, references, threads, timing)
     result = earlier
     if earlier is None or earlier.inputs != inputs:
         print(f"{title}: latency ...", file=sys.stderr, flush=True)
         height, width = size or DYNAMIC_LATENCY_SIZE
         if peer.kind is None:
-            measured = Measurement("torch", str(torch.__version__))
+            measured = Measurement("torch", str(torch.__version__), "cpu")
         else:
             tensor = prepare(letterbox(load_image(PORTRAIT), (height, width))[0], peer.kind.input).tensor
-            measured = measure_latency(peer, tensor, threads, runs)
+            measured = measure_latency(peer, tensor, threads, timing)
         result = Result(
             artifact=title,
             variant=peer.name,
@@ -122,6 +126,7 @@ def benchmark_peer(
             peak_memory_bytes=measured.peak_memory_bytes,
             first_run_ms=measured.first_run_ms,
             images_per_s=measured.images_per_s,
+            accelerator=measured.accelerator,
             protocol=protocol(size),
             dataset=references.dataset.title,
             dataset_digest=references.digest,
@@ -139,24 +144,27 @@ def is_finished(result: Result) -> bool:
 def _accuracy(result: Result, detector: FaceDetector | PeerDetector, references: References) -> tuple[Result, Evaluation]:
     """A result with AP."""
     print(f"{result.artifact}: AP on {len(references.dataset)} images ...", file=sys.stderr, flush=True)
+    start = time.perf_counter()
     found = evaluate(detector, references.dataset, result.artifact)
     scored = {"images": len(found.detections), "failed_images": found.failed, "image_ms": found.image_ms, "ap": found.ap}
-    return msgspec.structs.replace(result, **scored, curves=curves(found, references.dataset)), found
+    scored["curves"] = curves(found, references.dataset)
+    scored["evaluation_s"] = EvaluationTimes(time.perf_counter() - start, found.network_s, found.scoring_s)
+    return msgspec.structs.replace(result, **scored), found
 
 
 def curves(evaluation: Evaluation, dataset: WiderFace) -> tuple[Curve, ...]:
     """Of the photographs that were evaluated."""
     found = evaluation.detections
-    measured = precision_recall([dataset.faces[name] for name in found], list(found.values()))
+    measured = precision_recall([dataset.faces[name] for name in found], list(found.values()), evaluation.counts)
     return tuple(Curve(subset, *(tuple(np.round(values, 4).tolist()) for values in of_subset)) for subset, of_subset in measured.items())
 
 
-def _costs(artifact: Artifact, references: References, threads: int, runs: int, inputs: str) -> Result:
+def _costs(artifact: Artifact, references: References, threads: int, timing: Timing, inputs: str) -> Result:
     """A result without AP."""
     manifest = artifact.manifest
     print(f"{artifact.name}: latency ...", file=sys.stderr, flush=True)
     tensor = latency_input(manifest)
-    measured = measure_latency(artifact, tensor, threads, runs)
+    measured = measure_latency(artifact, tensor, threads, timing)
     return Result(
         artifact=artifact.name,
         variant=manifest.variant,
@@ -177,6 +185,7 @@ def _costs(artifact: Artifact, references: References, threads: int, runs: int, 
         peak_memory_bytes=measured.peak_memory_bytes,
         first_run_ms=measured.first_run_ms,
         images_per_s=measured.images_per_s,
+        accelerator=measured.accelerator,
         roofline=None if measured.latency_ms is None else _roofline(artifact, references, tensor, threads),
         protocol=protocol(manifest.input.size),
         dataset=references.dataset.title,

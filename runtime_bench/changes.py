@@ -67,9 +67,10 @@ def find_changes(before: Sequence[Result], after: Sequence[Result], max_slower: 
 def _latency(old: Result, new: Result, limit: float) -> Iterator[Change]:
     if old.latency_ms is None or new.latency_ms is None:
         return
-    conditions = [(result.machine, result.threads, result.latency_input) for result in (old, new)]
+    conditions = [(result.machine, result.threads, result.latency_input, result.latency_ms.mlperf) for result in (old, new)]
     if conditions[0] != conditions[1]:
-        yield Change(new.artifact, "median", "ms", None, None, why="measured on another machine, with other threads or another input")
+        why = "measured on another machine, with other threads, another input or by other rules"
+        yield Change(new.artifact, "median", "ms", None, None, why=why)
         return
     before, after = old.latency_ms, new.latency_ms
     corrections = {1.0}

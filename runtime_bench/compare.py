@@ -18,7 +18,7 @@ from model.artifact import Artifact, Parity, open_artifact
 from model.cli import Parser, run_command
 from model.errors import UserError
 from model.preprocess import in_layout
-from runtime_bench.latency import in_clean_process, measure_latency
+from runtime_bench.latency import Timing, in_clean_process, measure_latency
 from runtime_bench.runtimes import open_runtime
 
 ROUNDS, RUNS = 12, 5
@@ -66,8 +66,13 @@ def compare(artifacts: Sequence[Artifact], naive: Sequence[Artifact], tensor: np
         machine: the processor's name.
 
     Raises:
-        UserError: one of them cannot be run here.
+        UserError: one of them cannot be run here, or a naive export is of another checkpoint than what it is to be compared with.
     """
+    checkpoints = {artifact.manifest.variant: artifact for artifact in artifacts}
+    for export in naive:
+        other = checkpoints.get(export.manifest.variant, export)
+        if export.manifest.reference.sha256 != other.manifest.reference.sha256:
+            raise UserError(f"{export.path} and {other.path} were made from different checkpoints; compare files of one")
     everything = [*artifacts, *naive]
     times = msgspec.json.decode(in_clean_process("runtime_bench.compare", tensor, everything, threads), type=list[list[float]])
     medians = [float(np.median(values)) for values in times]
@@ -78,7 +83,7 @@ def compare(artifacts: Sequence[Artifact], naive: Sequence[Artifact], tensor: np
     for index, (artifact, values, median) in enumerate(zip(everything, times, medians, strict=True)):
         manifest = artifact.manifest
         base = by_route.get(manifest.dcn, next(iter(by_route.values()), None)) if manifest.dcn != "none" else None
-        alone = measure_latency(artifact, tensor, threads, runs=3, processes=1)
+        alone = measure_latency(artifact, tensor, threads, Timing(runs=3, processes=1))
         speeds.append(
             Speed(
                 artifact=artifact.name,

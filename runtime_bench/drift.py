@@ -64,7 +64,9 @@ def drop_interval(dataset: WiderFace, reference: Evaluation, found: Evaluation) 
     """How far :func:`ap_drop` may be due to the choice of images, of those that both have seen."""
     names = _shared(reference, found)
     before, after = ([evaluation.detections[name] for name in names] for evaluation in (reference, found))
-    return SubsetInterval(**drop_intervals([dataset.faces[name] for name in names], before, after))
+    # Counts of other images do not serve: scores are stretched over all of them.
+    counts = tuple(evaluation.counts if len(evaluation.detections) == len(names) else None for evaluation in (reference, found))
+    return SubsetInterval(**drop_intervals([dataset.faces[name] for name in names], before, after, counts))
 
 
 def measure_drift(dataset: WiderFace, reference: Evaluation, found: Evaluation, score_threshold: float) -> Drift:

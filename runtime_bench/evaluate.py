@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +18,7 @@ from model.postprocess import Detections
 from model.preprocess import load_image
 from runtime_bench.detect import FaceDetector, Prepared
 from runtime_bench.record import ImageTimes, SubsetAP
-from runtime_bench.widerface import EVALUATION, WiderFace, average_precision
+from runtime_bench.widerface import EVALUATION, WiderFace, average_precision, count_levels
 
 if TYPE_CHECKING:
     from runtime_bench.peers import PeerDetector
@@ -37,6 +38,12 @@ class Evaluation:
     """Names of those."""
     image_ms: ImageTimes
     ap: SubsetAP
+    network_s: float = 0.0
+    """In the network, of all images."""
+    scoring_s: float = 0.0
+    """For average precision."""
+    counts: np.ndarray | None = None
+    """By :func:`runtime_bench.widerface.count_levels`."""
 
 
 def protocol(size: tuple[int, int] | None) -> str:
@@ -69,20 +76,30 @@ def evaluate(detector: FaceDetector | PeerDetector, dataset: WiderFace, label: s
     Raises:
         UserError: all have failed.
     """
-    detections, times, failed, why = {}, [], [], ""
+    detections, times, failed, why, network_ms = {}, [], [], "", 0.0
     prepared = _prepare_ahead(detector, dataset)
     for name, photograph in tqdm(prepared, total=len(dataset), desc=label, unit="image", disable=None, leave=False):
         try:
             detections[name], stage = detector.find(photograph.result(), EVALUATION)
             times.append((stage.preprocess, stage.postprocess))
+            network_ms += stage.network
         except UserError as error:
             failed.append(name)
             why = str(error)
             tqdm.write(f"left out: {error}", file=sys.stderr)
     if not detections:
         raise UserError(f"{label}: none of the {len(dataset)} images under {dataset.images} could be evaluated; last: {why}")
-    ap = average_precision([dataset.faces[name] for name in detections], list(detections.values()))
-    median = ImageTimes(*(float(value) for value in np.median(times, axis=0)))
+    start = time.perf_counter()
+    truth, found = [dataset.faces[name] for name in detections], list(detections.values())
+    counts = count_levels(truth, found)
+    ap = average_precision(truth, found, counts)
+    scoring_s = time.perf_counter() - start
     return Evaluation(
-        detections, tuple(failed), median, SubsetAP(**{subset: None if np.isnan(value) else value for subset, value in ap.items()})
+        detections,
+        tuple(failed),
+        ImageTimes(*(float(value) for value in np.median(times, axis=0))),
+        SubsetAP(**{subset: None if np.isnan(value) else value for subset, value in ap.items()}),
+        network_ms / 1e3,
+        scoring_s,
+        counts,
     )

@@ -12,6 +12,7 @@ from model.artifact import Parity, open_artifact
 from model.errors import UserError
 from runtime_bench.benchmark import benchmark
 from runtime_bench.drift import References
+from runtime_bench.latency import Timing
 from runtime_bench.record import Result
 
 
@@ -45,7 +46,7 @@ def measure_exports(paths: Sequence[Path], failures: Path | None, references: Re
             if failure is not None and failure.is_file():  # what lies there is of an earlier export, if anything does
                 raise UserError(_last_error(failure))
             artifact = open_artifact(path)
-            *_, result = benchmark(artifact, references, threads, runs)
+            *_, result = benchmark(artifact, references, threads, Timing(runs))
             reason = f"{len(result.failed_images)} photographs failed" if result.failed_images else None
             yield Export(artifact.name, reason, str(path / artifact.manifest.model.name), artifact.manifest.parity, result)
         except UserError as error:

@@ -21,7 +21,7 @@ def main() -> None:
     parser = Parser(prog="python -m runtime_bench.forward", description="Run an artifact on prepared tensors.")
     parser.add_argument("artifact", type=Path)
     parser.add_argument("inputs", type=Path, help="(N, 3, H, W) float32, .npy")
-    parser.add_argument("outputs", type=Path, help="scores, box_deltas, landmark_deltas, each with N rows; runtime: name and version, .npz")
+    parser.add_argument("outputs", type=Path, help="scores, box_deltas, landmark_deltas, each with N rows; runtime: what it was, .npz")
     args = parser.parse_args()
     artifact = open_artifact(args.artifact)
     runtime = open_runtime(artifact, threads=1)
@@ -30,7 +30,7 @@ def main() -> None:
     runs = [Outputs(*map(np.array, runtime.run(in_layout(tensor[None], layout)))) for tensor in np.load(args.inputs, mmap_mode="r")]
     np.savez(
         args.outputs,
-        runtime=np.array([runtime.name, runtime.version]),
+        runtime=np.array([runtime.name, runtime.version, runtime.accelerator]),
         **{name: np.stack(values) for name, values in zip(Outputs._fields, zip(*runs, strict=True), strict=True)},
     )
 

@@ -16,8 +16,8 @@ from model.errors import UserError
 from model.files import atomic_file
 from model.preprocess import load_image
 from runtime_bench.charts import Bar, Line, bars, curves, intervals, legend, roofline
-from runtime_bench.record import Drift, Example, Faces, Result, SizeDrift
-from runtime_bench.report import conditions, named, rounded
+from runtime_bench.record import Drift, Example, Faces, PhoneRun, Result, SizeDrift
+from runtime_bench.report import Table, conditions, evaluations, in_threads, named, phones, rounded
 from runtime_bench.widerface import SUBSETS
 
 _PHOTOGRAPH_SIDE = 480
@@ -50,10 +50,14 @@ def write_report(results: Sequence[Result], photographs: Path | None, folder: Pa
 
 
 def _markdown(results: Sequence[Result]) -> str:
-    headers, rows = _summary(results)
-    table = tabulate(rows, headers, tablefmt="github", colalign=("left", *["right"] * (len(headers) - 1)), disable_numparse=True)
+    more = [line for table in (phones(results), evaluations(results)) if table for line in (_github(table), "", table.note, "")]
     lines = [f"- {line}" for line in (*conditions(results), *_not_verified(results))]
-    return "\n".join(["# Benchmark", "", table, "", *lines]) + "\n"
+    return "\n".join(["# Benchmark", "", _github(Table(*_summary(results), "")), "", *more, *lines]) + "\n"
+
+
+def _github(table: Table) -> str:
+    columns = ("left", *["right"] * (len(table.headers) - 1))
+    return tabulate(table.rows, table.headers, tablefmt="github", colalign=columns, disable_numparse=True)
 
 
 def _summary(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
@@ -92,6 +96,8 @@ def _csv(results: Sequence[Result]) -> str:
         flat |= {f"{field}_ms": getattr(times, field, None) for field in ("median", "p10", "p90", "p99", "min")}
         flat |= {"images_per_s": result.images_per_s, "peak_memory_bytes": result.peak_memory_bytes}
         flat |= {"macs": line and line.macs, "bound_ms": line and line.bound_ms, "peak_gflops": line and line.peak.gflops}
+        flat |= {"runs": getattr(times, "runs", None), "mlperf": getattr(times, "mlperf", None), "accelerator": result.accelerator}
+        flat |= _phone_columns(result.phone)
         flat |= {"dataset": result.dataset, "images": result.images, "protocol": result.protocol}
         flat |= {f"ap_{subset}": getattr(result.ap, subset, None) for subset in SUBSETS}
         flat |= {f"drop_{subset}": getattr(result.drop, subset, None) for subset in SUBSETS}
@@ -111,16 +117,25 @@ def _csv(results: Sequence[Result]) -> str:
     return text.getvalue()
 
 
+def _phone_columns(run: PhoneRun | None) -> dict[str, object]:
+    flat: dict[str, object] = {field: run and getattr(run.before, field) for field in ("model", "soc", "system")}
+    for field in ("thermal_status", "battery_percent", "battery_c"):
+        flat |= {f"{field}_before": run and getattr(run.before, field), f"{field}_after": run and getattr(run.after, field)}
+    return flat | {"energy_j": run and run.energy and run.energy.joules, "cool_down_s": run and run.cool_down_s}
+
+
 def _page(results: Sequence[Result], photographs: Path | None) -> str:
     sections = (
         ("Summary", _summaries(results)),
         ("Latency", _latency(results)),
+        ("Phones", _shown(phones(results))),
         ("Roofline", _roofline(results)),
         ("Precision and recall", _curves(results)),
         ("What was lost in AP", _drops(results)),
         ("Drift of detections", _drift(results)),
         ("Other devices against this machine", _devices(results)),
         ("Photographs that changed most", _examples(results, photographs)),
+        ("How long judging took", _shown(evaluations(results))),
         ("How the figures were obtained", _list(conditions(results))),
         ("Not verified", _list(_not_verified(results))),
     )
@@ -129,6 +144,10 @@ def _page(results: Sequence[Result], photographs: Path | None) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Benchmark</title><style>{_STYLE}</style></head><body><h1>Benchmark</h1>{body}</body></html>\n"
     )
+
+
+def _shown(table: Table | None) -> str:
+    return "" if table is None else f"{_table(table.headers, table.rows)}<p>{escape(table.note)}</p>"
 
 
 def _grouped[Key: Hashable](results: Iterable[Result], key: Callable[[Result], Key]) -> dict[Key, list[Result]]:
@@ -156,15 +175,19 @@ def _photographs(result: Result) -> tuple[str, str, str]:
 def _latency(results: Sequence[Result]) -> str:
     timed = [result for result in results if result.latency_ms]
     parts = []
-    for (machine, size, threads), group in _grouped(timed, lambda result: (result.machine, result.latency_input, result.threads)).items():
-        parts.append(f"<h3>{size[0]}x{size[1]}, {threads} thread{'s' * (threads > 1)}, {escape(machine)}</h3>")
+    alike = _grouped(timed, lambda result: (result.machine, result.latency_input, result.threads, result.latency_ms.mlperf))
+    for (machine, size, threads, mlperf), group in alike.items():
+        rules = ", MLPerf Mobile's single-stream timing: 90th percentile" if mlperf else ""
+        parts.append(f"<h3>{size[0]}x{size[1]}, {in_threads(threads)}, {escape(machine)}{rules}</h3>")
         rows = []
         for result in sorted(group, key=lambda result: result.latency_ms.median):
             times = result.latency_ms
             low = times.min if times.p10 is None else times.p10
-            rows.append(Bar(named(result), times.median, low, times.p90, f"{times.median:.1f} ms ({low:.1f} to {times.p90:.1f})"))
+            shown = times.p90 if mlperf else times.median
+            spread = f"(median {times.median:.1f})" if mlperf else f"({low:.1f} to {times.p90:.1f})"
+            rows.append(Bar(named(result), shown, low, times.p90, f"{shown:.1f} ms {spread}"))
         parts.append(bars(rows))
-    note = "<p>Median of the network alone; the whisker holds eight runs of ten, over all processes.</p>"
+    note = "<p>Median of the network alone, or what the heading says; the whisker holds eight runs of ten, over all processes.</p>"
     return note + "".join(parts) if parts else ""
 
 
@@ -181,7 +204,7 @@ def _roofline(results: Sequence[Result]) -> str:
         ridge = peak.gflops / peak.copy_gbs
         widest = max(ridge * 10, *(dot.points[0][0] * 2 for dot in dots))
         roof = Line("roof", [(ridge / 10, peak.gflops / 10), (ridge, peak.gflops), (widest, peak.gflops)])
-        title = f"{machine}, {threads} thread{'s' * (threads > 1)}: {peak.gflops:.0f} GFLOP/s, {peak.copy_gbs:.0f} GB/s"
+        title = f"{machine}, {in_threads(threads)}: {peak.gflops:.0f} GFLOP/s, {peak.copy_gbs:.0f} GB/s"
         drawn = roofline([roof], dots, title, "operations for a byte of model, input and output", "GFLOP/s")
         parts.append(f'<div class="figures">{drawn}</div>{legend([dot.label for dot in dots])}')
     note = (
@@ -236,7 +259,7 @@ def _drift(results: Sequence[Result]) -> str:
     drifted = [result for result in results if result.drift]
     if not drifted:
         return ""
-    headers = ["artifact", "pairs", "box IoU", "95 %", "score", "95 %", "landmarks %", "95 %", "unpaired"]
+    headers = ["artifact", "pairs", "box IoU", "IoU 95 %", "score", "score 95 %", "landmarks %", "landmarks 95 %", "unpaired"]
     figures = [[named(result), str(result.drift.pairs), *_spreads(result.drift), str(result.drift.unpaired)] for result in drifted]
     sizes = drifted[0].drift.sizes
     by_size = [[named(result), *(_lost_and_gained(size) for size in result.drift.sizes)] for result in drifted]
@@ -246,7 +269,7 @@ def _drift(results: Sequence[Result]) -> str:
         "in percent of the face's size.</p>"
         + _table(headers, figures)
         + "<h3>Faces lost and gained, by height in the photograph</h3>"
-        + "<p>Of the ground truth; of those that FP32 torch finds.</p>"
+        + "<p>Of the ground truth: lost (-) and gained (+), of those that FP32 torch finds.</p>"
         + _table(["artifact", *limits], by_size)
     )
 
@@ -261,7 +284,8 @@ def _devices(results: Sequence[Result]) -> str:
     elsewhere = [result for result in results if result.device_drift]
     if not elsewhere:
         return ""
-    headers = ["artifact", "scores", "boxes px", "landmarks px", "box IoU", "95 %", "score", "95 %", "landmarks %", "95 %"]
+    spreads = ["box IoU", "IoU 95 %", "score", "score 95 %", "landmarks %", "landmarks 95 %"]
+    headers = ["artifact", "scores", "boxes px", "landmarks px", *spreads]
     rows = []
     for result in elsewhere:
         drift = result.device_drift
@@ -289,14 +313,16 @@ def _examples(results: Sequence[Result], photographs: Path | None) -> str:
     if photographs is None:
         return "<p>None are shown: the report was made without the photographs (--wider).</p>"
     drifted.sort(key=lambda result: -result.drift.changed[0].change)
+    # The same file finds the same on every device, as a rule.
+    different = [result for index, result in enumerate(drifted) if result.examples not in [other.examples for other in drifted[:index]]]
     parts = []
-    for result in drifted[:_DRIFTED]:
+    for result in different[:_DRIFTED]:
         for example, image in zip(result.examples, result.drift.changed, strict=False):
             if image.change >= _VISIBLE:
                 parts.append(_example(named(result), example, photographs))
     if not parts:
         return f"<p>No photograph changed visibly: the largest change is {drifted[0].drift.changed[0].change:.4f} detections.</p>"
-    return "".join(parts)
+    return "<p>Green: found on both sides; red: on one only.</p>" + "".join(parts)
 
 
 def _example(name: str, example: Example, photographs: Path) -> str:
@@ -345,17 +371,23 @@ def _not_verified(results: Sequence[Result]) -> list[str]:
         lines.append("coreml-evaluator: Core ML itself has not run these files; they were evaluated with torch")
     if any(result.roofline for result in results):
         lines.append("the roofline's bytes are the least that must be moved; what caches spill is not counted")
-    if not any(result.device.startswith("adb:") for result in results):
+    if all(result.device.partition(":")[0] in ("local", "qemu") for result in results):
         lines.append("no phone has been measured; no GPU, NPU or Neural Engine has run any of these files")
     if any(result.images and result.images < 3226 for result in results):
         lines.append("AP is of a part of the WIDER FACE validation set, or of other photographs, and not comparable with published figures")
-    lines.append("energy: not measured")
+    if not any(result.phone and result.phone.energy for result in results):
+        lines.append("energy: not measured")
+    if any(result.format == "coreml" and result.latency_ms and not result.accelerator for result in results):
+        lines.append("Core ML does not tell which processors ran a network: what it was allowed stands in the device's name")
     return lines
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{escape(header)}</th>" for header in headers)
-    body = "".join(f"<tr><th>{escape(row[0])}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in row[1:])}</tr>" for row in rows)
+    # The labels are for narrow screens, which have no room for columns.
+    labels = [escape(header) for header in headers[1:]]
+    cells = ("".join(f'<td data-label="{label}">{escape(cell)}</td>' for label, cell in zip(labels, row[1:], strict=True)) for row in rows)
+    body = "".join(f"<tr><th>{escape(row[0])}</th>{own}</tr>" for row, own in zip(rows, cells, strict=True))
     return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
@@ -389,5 +421,13 @@ svg{display:block;width:100%;height:auto}svg text{font:11px system-ui,sans-serif
 polyline{fill:none;stroke-width:1.8}.roof{stroke:var(--ink);stroke-width:1.5}.grid{stroke:var(--faint);stroke-width:.7;fill:none}
 .photograph rect{fill:none;stroke-width:2;vector-effect:non-scaling-stroke}
 .photograph .both{stroke:#00e070}.photograph .one{stroke:#ff4d2e;stroke-width:3}
-.legend{list-style:none;padding:0;font-size:.87em}.legend i{display:inline-block;width:18px;border-top:3px solid;margin:0 8px 4px 0}
+.legend{list-style:none;padding:0;font-size:.87em}.legend li{padding-left:26px;text-indent:-26px}
+.legend i{display:inline-block;width:18px;border-top:3px solid;margin:0 8px 4px 0}
+@media(max-width:640px){
+.table thead{display:none}.table table,.table tbody{display:block}
+.table tr{display:grid;grid-template-columns:repeat(3,1fr);gap:.1em .8em;padding:.5em 0;border-bottom:1px solid var(--faint)}
+.table th{grid-column:1/-1;position:static;padding:0;border:0;font-weight:600}
+.table td{padding:0;border:0;text-align:left;white-space:normal;overflow-wrap:anywhere}
+.table td::before{content:attr(data-label);display:block;opacity:.65;font-size:.87em}
+}
 """

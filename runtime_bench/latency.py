@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
@@ -23,7 +23,7 @@ from model.artifact import Artifact, open_artifact
 from model.cli import Parser, run_command
 from model.errors import UserError
 from model.preprocess import in_layout
-from runtime_bench.record import Latency
+from runtime_bench.record import Latency, PhoneRun
 from runtime_bench.runtimes import open_runtime
 
 if TYPE_CHECKING:  # it imports torch
@@ -31,6 +31,29 @@ if TYPE_CHECKING:  # it imports torch
     from runtime_bench.peers import Peer
 
 WARMUP, RUNS, PROCESSES = 10, 50, 5
+
+
+class Timing(NamedTuple):
+    """How often the network runs."""
+
+    runs: int = RUNS
+    """Measured ones, of all processes together."""
+    seconds: float = 0
+    """Each process goes on until its measured runs have taken as long."""
+    processes: int = PROCESSES
+    """No more than runs."""
+    mlperf: bool = False
+
+
+USUAL = Timing()
+MLPERF = Timing(runs=1024, seconds=60, processes=1, mlperf=True)
+"""As many samples and seconds as the performance run of MLPerf Mobile's single-stream scenario asks for, each sample sent when the last has
+been answered; its figure is the 90th percentile (https://github.com/mlcommons/mobile_open, rules/mobile_inference_rules.adoc). What it is
+not: a result that may be called MLPerf's, which needs its models, its data, its load generator and, in the time, postprocessing."""
+MLPERF_COOL_DOWN_S = 300
+"""Those rules wait so long between tries."""
+COOL_DOWN_S = 60
+
 _ROUNDS = 1500
 """A quarter of a second: longer than the slices in which a system shares its processors."""
 
@@ -40,11 +63,14 @@ class Measurement(msgspec.Struct, frozen=True):
 
     runtime: str
     runtime_version: str
+    accelerator: str
     load_ms: float | None = None
     latency_ms: Latency | None = None
     peak_memory_bytes: int | None = None
     first_run_ms: float | None = None
     images_per_s: float | None = None
+    phone: PhoneRun | None = None
+    """Not known here: whoever sees the whole measurement fills it in."""
 
 
 class _Process(msgspec.Struct, frozen=True):
@@ -52,6 +78,7 @@ class _Process(msgspec.Struct, frozen=True):
 
     runtime: str
     runtime_version: str
+    accelerator: str
     load_ms: float | None = None
     first_run_ms: float | None = None
     run_ms: tuple[float, ...] = ()
@@ -64,8 +91,7 @@ def measure_latency(
     artifact: Artifact | Peer,
     tensor: np.ndarray,
     threads: int,
-    runs: int = RUNS,
-    processes: int = PROCESSES,
+    timing: Timing = USUAL,
     device: Device | None = None,
 ) -> Measurement:
     """Run an artifact in fresh processes.
@@ -74,33 +100,53 @@ def measure_latency(
         artifact: what to run; of peers, ONNX files.
         tensor: ``(1, 3, H, W)`` float32, the input of every run.
         threads: for the runtime.
-        runs: measured ones, of all processes together.
-        processes: how many; no more than runs.
+        timing: how often.
         device: where; this machine by default.
 
     Raises:
-        UserError: with the process's own words, when one failed.
+        UserError: with the process's own words, when one failed; what it measured cannot be read, or cannot be true.
     """
-    shares = [len(share) for share in np.array_split(np.arange(runs), min(processes, runs))]
+    shares = [len(share) for share in np.array_split(np.arange(timing.runs), min(timing.processes, timing.runs))]
     measured: list[_Process] = []
     for share in shares:
-        said = in_clean_process("runtime_bench.latency", tensor, [artifact], threads, "--runs", share, device=device)
-        measured.append(msgspec.json.decode(said, type=_Process))
+        options = ("--runs", share, "--seconds", timing.seconds)
+        measured.append(_read(in_clean_process("runtime_bench.latency", tensor, [artifact], threads, *options, device=device)))
         if measured[0].load_ms is None:
-            return Measurement(measured[0].runtime, measured[0].runtime_version)
+            return Measurement(measured[0].runtime, measured[0].runtime_version, measured[0].accelerator)
     times = np.concatenate([process.run_ms for process in measured])
     median, p10, p90, p99 = (float(value) for value in np.percentile(times, (50, 10, 90, 99)))
     return Measurement(
         measured[0].runtime,
         measured[0].runtime_version,
+        measured[0].accelerator,
         float(np.median([process.load_ms for process in measured])),
         Latency(
-            median, p90, p99, float(times.min()), runs, WARMUP, p10, len(shares), float(np.mean([one.yardstick_ms for one in measured]))
+            median=median,
+            p90=p90,
+            p99=p99,
+            min=float(times.min()),
+            runs=len(times),
+            warmup=WARMUP,
+            p10=p10,
+            processes=len(shares),
+            yardstick_ms=float(np.mean([one.yardstick_ms for one in measured])),
+            seconds=float(times.sum()) / 1e3,
+            mlperf=timing.mlperf,
         ),
         max(process.peak_memory_bytes for process in measured),
         float(np.median([process.first_run_ms for process in measured])),
         float(1e3 / times.mean()),
     )
+
+
+def _read(said: str) -> _Process:
+    try:
+        measured = msgspec.json.decode(said, type=_Process)
+    except msgspec.MsgspecError as error:  # a number that is none is written as null
+        raise UserError(f"what was measured cannot be read ({error}); measure again") from None
+    if measured.load_ms is not None and not min(measured.load_ms, *measured.run_ms) > 0:
+        raise UserError("a run took no time, or less: the clock went backwards; measure again")
+    return measured
 
 
 def in_clean_process(
@@ -126,7 +172,7 @@ def in_clean_process(
     return finished.stdout
 
 
-def _measure(path: Path, tensor: np.ndarray, threads: int, runs: int) -> _Process:
+def _measure(path: Path, tensor: np.ndarray, threads: int, runs: int, seconds: float) -> _Process:
     if path.suffix == ".onnx":
         from runtime_bench.runtimes.onnxruntime import OnnxFile
 
@@ -139,18 +185,20 @@ def _measure(path: Path, tensor: np.ndarray, threads: int, runs: int) -> _Proces
     runtime = load()
     load_ms = 1e3 * (time.perf_counter() - start)
     if runtime.simulated:
-        return _Process(runtime.name, runtime.version)
+        return _Process(runtime.name, runtime.version, runtime.accelerator)
     tensor = in_layout(tensor, layout)
     yardstick_ms = _yardstick()
-    times = np.empty(WARMUP + runs)
-    for index in range(len(times)):
+    times: list[float] = []
+    left = 1e3 * seconds
+    while len(times) < WARMUP + runs or left > 0:
         start = time.perf_counter()
         runtime.run(tensor)
-        times[index] = time.perf_counter() - start
-    times *= 1e3
+        times.append(1e3 * (time.perf_counter() - start))
+        if len(times) > WARMUP:
+            left -= times[-1]
     peak = _peak_memory() - before
     yardstick_ms = (yardstick_ms + _yardstick()) / 2
-    return _Process(runtime.name, runtime.version, load_ms, float(times[0]), tuple(times[WARMUP:].tolist()), yardstick_ms, peak)
+    return _Process(runtime.name, runtime.version, runtime.accelerator, load_ms, times[0], tuple(times[WARMUP:]), yardstick_ms, peak)
 
 
 def _yardstick() -> float:
@@ -176,8 +224,9 @@ def main() -> None:
     parser.add_argument("artifact", type=Path)
     parser.add_argument("--threads", type=int, default=1, help="of the runtime (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=RUNS, help="measured, after warm-up (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=0, help="go on until the measured runs have taken as long (default: %(default)s)")
     args = parser.parse_args()
-    print(msgspec.json.encode(_measure(args.artifact, np.load(args.input), args.threads, args.runs)).decode())
+    print(msgspec.json.encode(_measure(args.artifact, np.load(args.input), args.threads, args.runs, args.seconds)).decode())
 
 
 if __name__ == "__main__":

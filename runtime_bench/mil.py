@@ -83,6 +83,12 @@ class Program:
         """Kinds of the operators in their order, constants left out."""
         return [step.kind for step in self._steps]
 
+    @property
+    def graph(self) -> list[tuple[str, Collection[str], Collection[str]]]:
+        """The same, each with the names of what it takes, constants left out, and gives."""
+        taken = [[name for names in step.arguments.values() for name in names if name not in self._constants] for step in self._steps]
+        return [(step.kind, names, [output.name for output in step.outputs]) for step, names in zip(self._steps, taken, strict=True)]
+
     def __call__(self, picture: np.ndarray) -> dict[str, np.ndarray]:
         """Run the program.
 

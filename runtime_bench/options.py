@@ -12,11 +12,12 @@ from runtime_bench.samples import sample_set
 from runtime_bench.widerface import WiderFace, load_validation
 
 
-def add_dataset(parser: argparse.ArgumentParser) -> None:
-    """Add ``--wider``, ``--list`` and ``--limit``."""
+def add_dataset(parser: argparse.ArgumentParser, limit: int | None = None) -> None:
+    """Add ``--wider``, ``--list`` and ``--limit``, which is ``limit`` by default."""
     parser.add_argument("--wider", type=Path, metavar="ROOT", help="holds val/images and val/ground_truth (default: sample photographs)")
     parser.add_argument("--list", type=Path, metavar="FILE", help="images to evaluate, event/file.jpg a line (default: the validation set)")
-    parser.add_argument("--limit", type=positive, metavar="N", help="evaluate the first N images only")
+    default = f" (default: {limit})" if limit else ""
+    parser.add_argument("--limit", type=positive, default=limit, metavar="N", help=f"evaluate the first N images only{default}")
 
 
 def open_dataset(args: argparse.Namespace) -> WiderFace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -26,6 +27,11 @@ class Latency(Struct, frozen=True, forbid_unknown_fields=True):
     processes: int = 1
     yardstick_ms: float | None = None
     """Mean time of a fixed piece of work before and after the runs: how fast the machine was meanwhile, whatever else it did."""
+    seconds: float | None = None
+    """All measured runs together."""
+    mlperf: bool = False
+    """Whether runs were counted as in MLPerf Mobile's single-stream scenario: see :data:`runtime_bench.latency.MLPERF`. The figure to
+    report is :attr:`p90` then."""
 
 
 class ImageTimes(Struct, frozen=True, forbid_unknown_fields=True):
@@ -168,6 +174,65 @@ class DeviceDrift(Struct, frozen=True, forbid_unknown_fields=True):
     """Of detections."""
 
 
+class Phone(Struct, frozen=True, forbid_unknown_fields=True):
+    """A phone at one moment, as it says itself; ``None``, or not listed, where it says nothing."""
+
+    model: str | None
+    soc: str | None
+    system: str | None
+    governors: dict[str, str]
+    """Of the processor's clusters."""
+    temperatures_c: dict[str, float]
+    """By sensor."""
+    thermal_status: int | None
+    """Android's: 0 nothing, 1 light, 2 moderate, 3 severe throttling, and up to 6, shutdown."""
+    battery_percent: float | None
+    battery_c: float | None
+    battery_mv: int | None
+    charge_uah: int | None
+    """What the battery holds."""
+    current_ua: int | None
+    """Of the battery; makers do not agree on the sign."""
+    charging: bool | None
+    """Whether it hangs on a charger, USB included."""
+    rails_uj: dict[str, int]
+    """What each power rail has taken since the phone was started, microjoules."""
+
+
+class Energy(Struct, frozen=True, forbid_unknown_fields=True):
+    """Of the phone as a whole, while latency was measured: with loading, warming up, and whatever else it did."""
+
+    source: str
+    """``power rails`` or ``charge counter``."""
+    joules: float
+    runs: int
+    """Of the network, warming up included."""
+
+
+class PhoneRun(Struct, frozen=True, forbid_unknown_fields=True):
+    """A phone before and after latency was measured on it."""
+
+    before: Phone
+    after: Phone
+    seconds: float
+    """Between the two."""
+    cool_down_s: float
+    """How long it was left alone before that."""
+    energy: Energy | None
+    """``None`` where it does not tell."""
+
+
+class EvaluationTimes(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the time of an evaluation went, seconds."""
+
+    total: float
+    """From the first photograph to the last figure; FP32 torch's own evaluation not included."""
+    network: float
+    """Of that, in the network."""
+    scoring: float
+    """Of that, for average precision."""
+
+
 class Result(Struct, frozen=True, forbid_unknown_fields=True):
     """What one artifact costs and finds. Everything from :attr:`images` on is ``None`` or 0 until the evaluation has been through."""
 
@@ -221,6 +286,11 @@ class Result(Struct, frozen=True, forbid_unknown_fields=True):
     roofline: Roofline | None = None
     dataset_digest: str = ""
     """SHA-256 over the evaluated photographs and their faces."""
+    accelerator: str = ""
+    """What has really run the network: ``cpu``, ``gpu`` or ``npu``; empty where that is not known."""
+    phone: PhoneRun | None = None
+    """Where latency was measured on one that can be asked."""
+    evaluation_s: EvaluationTimes | None = None
     inputs: str = ""
     """SHA-256 over everything that the figures depend on; records that agree on it are of the same measurement."""
 
@@ -228,6 +298,32 @@ class Result(Struct, frozen=True, forbid_unknown_fields=True):
 def read_results(path: Path) -> list[Result]:
     """What ``model.files.write_json`` wrote of a list of them; a :class:`UserError` that says what is wrong with the file otherwise."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=list[Result])
-    except (msgspec.MsgspecError, RecursionError) as error:
+        results = msgspec.json.decode(path.read_bytes(), type=list[Result])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path}: {error}; run the benchmark again") from None
+    for result in results:
+        times = result.latency_ms
+        if times and not 0 < times.min <= times.median <= times.p90 <= times.p99 or result.load_ms is not None and not result.load_ms > 0:
+            raise UserError(
+                f"{path}: {result.artifact}: its times cannot be true (the clock went backwards, or somebody changed them); "
+                "run the benchmark again"
+            )
+    return results
+
+
+def gather_results(results: Iterable[Result]) -> list[Result]:
+    """Results of several runs together; of an artifact on one device, in one scaling, the last.
+
+    Raises:
+        UserError: an artifact's results are of two checkpoints.
+    """
+    together: dict[tuple[str, str, str], Result] = {}
+    checkpoints: dict[str, str] = {}
+    for result in results:
+        if checkpoints.setdefault(result.artifact, result.checkpoint) != result.checkpoint:
+            raise UserError(
+                f"{result.artifact} was made from checkpoint {result.checkpoint[:12]} in one record, from "
+                f"{checkpoints[result.artifact][:12]} in another; measure files of one checkpoint, or give them other names"
+            )
+        together[result.artifact, result.device, result.protocol] = result
+    return list(together.values())

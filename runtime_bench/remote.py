@@ -9,7 +9,10 @@ import hashlib
 import itertools
 import os
 import shutil
+import sys
 import tempfile
+import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,15 +32,13 @@ from runtime_bench.benchmark import DYNAMIC_LATENCY_SIZE, artifact_inputs, curve
 from runtime_bench.detect import FaceDetector
 from runtime_bench.devices import Device
 from runtime_bench.devices.local import Local
+from runtime_bench.devices.phone import measure_energy
 from runtime_bench.drift import References, drift_fields, measure_drift
 from runtime_bench.evaluate import evaluate, protocol
-from runtime_bench.latency import Measurement, measure_latency
-from runtime_bench.record import DeviceDrift, Result
+from runtime_bench.latency import Measurement, Timing, measure_latency
+from runtime_bench.record import DeviceDrift, PhoneRun, Result
 from runtime_bench.runtimes import Outputs
 from runtime_bench.widerface import WiderFace
-
-SHARD = 6
-"""Photographs that go at a time."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Recorded:
     folder: Path
     name: str
     version: str
+    accelerator: str
     costs: Measurement
     """What the network costs there; nothing where times mean nothing."""
     simulated: bool = False
@@ -68,7 +70,8 @@ class DeviceRuns:
         references: for the photographs.
         cache: where outputs are kept.
         resume: use those that are kept already.
-        threads, runs: of latency measurements.
+        threads, timing: of latency measurements.
+        cool_down_s: pause before latency is measured on a phone that has done something for us.
     """
 
     def __init__(
@@ -79,9 +82,11 @@ class DeviceRuns:
         cache: Path,
         resume: bool,
         threads: int,
-        runs: int,
+        timing: Timing,
+        cool_down_s: float,
     ) -> None:
-        self._references, self._cache, self._resume, self.how = references, cache, resume, (threads, runs)
+        self._references, self._cache, self._resume, self.how = references, cache, resume, (threads, timing)
+        self._cool_down_s, self._warm = cool_down_s, set[str]()
         self._pairs = list(itertools.product(artifacts, (*devices, Local())))
         self._pool = ThreadPoolExecutor(min([cores(), *(device.workers for device in devices)]))
         self._runs: dict[tuple[str, str], Future[Recorded]] = {}
@@ -110,9 +115,10 @@ class DeviceRuns:
         with tempfile.TemporaryDirectory() as temporary:
             inputs, outputs = Path(temporary) / "inputs.npy", Path(temporary) / "outputs.npz"
             # Photographs at their own size do not go into one array.
-            for names in itertools.batched(dataset.faces, SHARD if size else 1):
+            for names in itertools.batched(dataset.faces, device.shard if size else 1):
                 tensors = [tensor for tensor in _tensors(names, artifact, dataset) if not _file(folder, tensor).exists()]
                 if tensors:
+                    self._warm.add(device.name)
                     np.save(inputs, np.concatenate(tensors))
                     inputs_there = device.push(inputs)
                     outputs_there = f"{inputs_there}.npz"
@@ -142,12 +148,29 @@ class DeviceRuns:
     def _costs(self, artifact: Artifact, device: Device, file: Path) -> Measurement:
         """Measured where nothing else of ours runs meanwhile: devices with times have one worker."""
         if not device.has_times or device.name == "local":
-            return Measurement("", "")
+            return Measurement("", "", "")
         if not file.exists():
-            measured = measure_latency(artifact, latency_input(artifact.manifest), *self.how, device=device)
+            measured = self._measure(artifact, device)
             with atomic_file(file) as temporary:
                 temporary.write_bytes(msgspec.json.encode(measured))
         return msgspec.json.decode(file.read_bytes(), type=Measurement)
+
+    def _measure(self, artifact: Artifact, device: Device) -> Measurement:
+        before = device.phone()
+        cool_down_s = self._cool_down_s if before is not None and device.name in self._warm else 0.0
+        if cool_down_s:
+            print(f"{artifact.name}: {device.name} cools down for {cool_down_s:.0f} s ...", file=sys.stderr, flush=True)
+            time.sleep(cool_down_s)
+            before = device.phone()
+        self._warm.add(device.name)
+        start = time.monotonic()
+        measured = measure_latency(artifact, latency_input(artifact.manifest), *self.how, device=device)
+        if before is None or measured.latency_ms is None:
+            return measured
+        seconds, after = time.monotonic() - start, device.phone()
+        runs = measured.latency_ms.runs + measured.latency_ms.processes * measured.latency_ms.warmup
+        phone = PhoneRun(before, after, seconds, cool_down_s, measure_energy(before, after, runs))
+        return msgspec.structs.replace(measured, phone=phone)
 
 
 def cores() -> int:
@@ -166,8 +189,11 @@ def _tensors(names: Sequence[str], artifact: Artifact, dataset: WiderFace) -> It
 
 def _keep(folder: Path, tensors: Sequence[np.ndarray], outputs: Path) -> None:
     """A file for each photograph; each appears whole or not at all."""
-    with np.load(outputs) as values:
-        of_all, runtime = {name: values[name] for name in Outputs._fields}, values["runtime"]
+    try:
+        with np.load(outputs) as values:
+            of_all, runtime = {name: values[name] for name in Outputs._fields}, values["runtime"]
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        raise UserError("the outputs that a device gave are cut short or damaged; go on with --resume") from None
     if any(len(of_one) != len(tensors) for of_one in of_all.values()):
         raise UserError("a device gave outputs for another number of photographs than it was sent; run it again")
     for index, tensor in enumerate(tensors):
@@ -221,6 +247,8 @@ def benchmark_on(
         peak_memory_bytes=there.costs.peak_memory_bytes,
         first_run_ms=there.costs.first_run_ms,
         images_per_s=there.costs.images_per_s,
+        accelerator=there.accelerator,
+        phone=there.costs.phone,
         protocol=protocol(manifest.input.size),
         dataset=references.dataset.title,
         dataset_digest=references.digest,

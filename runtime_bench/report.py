@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from tabulate import tabulate
 
 from runtime_bench.changes import Change
 from runtime_bench.compare import Speed
 from runtime_bench.exports import Export
+from runtime_bench.latency import MLPERF
 from runtime_bench.profile import Operator, Profile
 from runtime_bench.record import Drift, Result, SubsetAP
+from runtime_bench.runtimes import Outputs
+from runtime_bench.sqnr import ArtifactNoise
 from runtime_bench.widerface import SUBSETS
+
+
+class Table(NamedTuple):
+    """For any of the forms that results are shown in."""
+
+    headers: list[str]
+    rows: list[list[str]]
+    note: str
 
 
 def results_table(results: Sequence[Result]) -> str:
@@ -32,7 +44,7 @@ def results_table(results: Sequence[Result]) -> str:
         for result in results
     ]
     lines = [tabulate(rows, headers, colalign=("left", *["right"] * (len(headers) - 1)), disable_numparse=True)]
-    lines += _speed_table(results) + drift_tables(results) + _device_table(results)
+    lines += _speed_table(results) + _lines(phones(results)) + _lines(evaluations(results)) + drift_tables(results) + _device_table(results)
     lines += conditions(results)
     return "\n".join(lines)
 
@@ -71,10 +83,72 @@ def _speed_table(results: Sequence[Result]) -> list[str]:
         tabulate(rows, headers, colalign=("left", *["right"] * (len(headers) - 1)), disable_numparse=True),
         *(
             f"bound: by {peak.gflops:.1f} GFLOP/s (FP32 matrix product) and {peak.copy_gbs:.1f} GB/s (copy), measured in the same run on "
-            f"{threads} thread{'s' * (threads > 1)}; reached: bound over median"
+            f"{in_threads(threads)}; reached: bound over median"
             for peak, threads in peaks
         ),
     ]
+
+
+def phones(results: Sequence[Result]) -> Table | None:
+    """What phones said of themselves before and after latency was measured on them; ``None`` without any."""
+    headers = ["phone", "what it is", "ran on", "governor", "hottest C", "battery C", "battery %", "throttling", "mJ a run", "cooled s"]
+    rows = []
+    for result in results:
+        run = result.phone
+        if run is None:
+            continue
+        before, after = run.before, run.after
+        energy = "-" if run.energy is None else f"{1e3 * run.energy.joules / run.energy.runs:.1f} ({run.energy.source})"
+        rows.append(
+            [
+                named(result),
+                ", ".join(name or "?" for name in (before.model, before.soc, before.system)),
+                result.accelerator or "-",
+                ", ".join(sorted(set(before.governors.values()) | set(after.governors.values()))) or "-",
+                _before_and_after(*(max(phone.temperatures_c.values(), default=None) for phone in (before, after))),
+                _before_and_after(before.battery_c, after.battery_c),
+                _before_and_after(before.battery_percent, after.battery_percent),
+                _before_and_after(before.thermal_status, after.thermal_status),
+                "charging" if run.energy is None and (before.charging or after.charging) else energy,
+                f"{run.cool_down_s:.0f}",
+            ]
+        )
+    note = (
+        "before > after latency was measured; -: the phone does not tell; hottest: of the sensors that it shows; throttling: Android's "
+        "thermal status, 0 to 6; mJ a run: of the whole phone, loading and warming up included; cooled: left alone before"
+    )
+    return Table(headers, rows, note) if rows else None
+
+
+def _before_and_after(before: float | None, after: float | None) -> str:
+    return "-" if before is None and after is None else " > ".join("-" if value is None else f"{value:g}" for value in (before, after))
+
+
+def evaluations(results: Sequence[Result]) -> Table | None:
+    """Where the time of evaluations went; ``None`` without any."""
+    headers = ["evaluation", "images", "s", "network s", "overhead %", "scoring s", "% of network"]
+    rows = [
+        [
+            named(result),
+            str(result.images),
+            f"{times.total:.1f}",
+            f"{times.network:.1f}",
+            f"{100 * (1 - times.network / times.total):.1f}",
+            f"{times.scoring:.2f}",
+            f"{100 * times.scoring / times.network:.1f}",
+        ]
+        for result in results
+        if (times := result.evaluation_s) and times.network
+    ]
+    note = "overhead: what is not the network's own time, of reading, pre- and postprocessing, scores, intervals and drift; scoring: for AP"
+    return Table(headers, rows, note) if rows else None
+
+
+def _lines(table: Table | None) -> list[str]:
+    if table is None:
+        return []
+    columns = ("left", *["right"] * (len(table.headers) - 1))
+    return ["", tabulate(table.rows, table.headers, colalign=columns, disable_numparse=True), table.note]
 
 
 def drift_tables(results: Sequence[Result]) -> list[str]:
@@ -165,7 +239,7 @@ def changes_table(changes: Sequence[Change], earlier: Path) -> str:
 def speeds_table(speeds: Sequence[Speed]) -> str:
     """Of artifacts that were measured together: one size, one number of threads."""
     first = speeds[0]
-    threads = f"{first.threads} thread{'s' * (first.threads > 1)}"
+    threads = in_threads(first.threads)
     headers = ["network", "route", "median ms", "p10", "p90", "vs naive", "vs RetinaFace", "peak MB", "scores", "boxes px", "landmarks px"]
     rows = [
         [
@@ -221,7 +295,7 @@ _LISTED = 30
 def profile_tables(profile: Profile) -> str:
     """How it was measured, then a table of the operators by kind and one of the slowest."""
     height, width = profile.input
-    threads = f"{profile.threads} thread{'s' * (profile.threads > 1)}"
+    threads = in_threads(profile.threads)
     peak = profile.peak
     rest = profile.operators[_LISTED:]
     return "\n".join(
@@ -237,6 +311,37 @@ def profile_tables(profile: Profile) -> str:
             *([f"and {len(rest)} more, {sum(operator.ms for operator in rest):.2f} ms together"] if rest else []),
         ]
     )
+
+
+_LEVELS_DB = (60, 40, 30, 20, 10)
+"""At which :func:`noise_table` says where a network falls below."""
+
+
+def noise_table(noise: ArtifactNoise) -> str:
+    """Where signal to noise falls below round figures, which operators lost most, and what is left at the end."""
+    photographs = f"{noise.photographs} photograph{'s' * (noise.photographs > 1)}"
+    lines = [f"{noise.artifact} against {noise.reference}, {photographs}, {len(noise.values)} values"]
+    if noise.unpaired:
+        lines[0] += f" ({noise.unpaired} more have no counterpart)"
+    firsts = {level: next((value for value in noise.values if value.sqnr_db < level), None) for level in _LEVELS_DB}
+    for first in dict.fromkeys(filter(None, firsts.values())):
+        levels = " and ".join(str(level) for level, value in firsts.items() if value is first)
+        lines.append(f"first below {levels} dB: {first.name} ({first.operator}), {first.sqnr_db:.1f} dB")
+    shown = sorted(noise.values, key=lambda value: -value.lost_db)[:_WORST]
+    headers = ["lost most", "operator", "shape", "dB", "lost dB"]
+    rows = [
+        [value.name, value.operator, "x".join(map(str, value.shape)), f"{value.sqnr_db:.1f}", f"{value.lost_db:.1f}"]
+        for value in noise.values
+        if value in shown and value.lost_db > 0
+    ]
+    if rows:
+        lines += ["", tabulate(rows, headers, colalign=("left", "left", "right", "right", "right"), disable_numparse=True)]
+    last = noise.values[-len(Outputs._fields) :]
+    lines += ["", f"at the end: {', '.join(f'{value.name} {value.sqnr_db:.1f} dB' for value in last)}"]
+    return "\n".join(lines)
+
+
+_WORST = 15
 
 
 def _operator_table(operators: Sequence[Operator]) -> str:
@@ -283,15 +388,30 @@ def _latency(result: Result) -> str:
     if result.latency_ms is None:
         return f"latency: not measured here, where {result.runtime} ({result.runtime_version}) stands in; image ms: pre- and postprocessing"
     height, width = result.latency_input
+    times = result.latency_ms
+    where = {"": "accelerator not known, ", "cpu": ""}.get(result.accelerator, f"on the {result.accelerator.upper()}, ")
+    if times.mlperf:
+        how_often = (
+            f"at least {MLPERF.runs:,} runs and {MLPERF.seconds} s after {times.warmup} to warm up, as in MLPerf Mobile's single-stream "
+            "scenario: p90 is the figure to report (no MLPerf result: other model and data, no load generator, postprocessing not included)"
+        )
+    else:
+        processes = f"{times.processes} processes, each" if times.processes > 1 else "one process,"
+        how_often = f"{times.runs} runs in {processes} after {times.warmup} to warm up"
     return (
-        f"latency: the network alone, {height}x{width}, {result.runtime} {result.runtime_version}, {result.threads} "
-        f"thread{'s' * (result.threads > 1)}, {result.latency_ms.runs} runs in {result.latency_ms.processes} processes, each after "
-        f"{result.latency_ms.warmup} to warm up, {result.machine}; "
-        "image ms: pre- and postprocessing"
+        f"latency: the network alone, {height}x{width}, {result.runtime} {result.runtime_version}, "
+        f"{in_threads(result.threads)}, {where}{how_often}, {result.machine}; image ms: pre- and postprocessing"
     )
 
 
+def in_threads(number: int) -> str:
+    """In words; 0 where they are the runtime's own affair."""
+    return f"{number} thread{'s' * (number > 1)}" if number else "threads of its own choice"
+
+
 def _accuracy(result: Result) -> str:
+    if result.ap is None and not result.dataset_digest:
+        return "AP: not measured by the app"
     if result.ap is None:
         return "AP: not measured, the run was interrupted"
     if result.ap_reference is None:

@@ -132,33 +132,33 @@ def _read_mat(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path} is damaged ({error}); copy it again") from None
 
 
-def average_precision(truth: Sequence[GroundTruth], detections: Sequence[Detections]) -> dict[str, float]:
+def average_precision(truth: Sequence[GroundTruth], detections: Sequence[Detections], counts: np.ndarray | None = None) -> dict[str, float]:
     """Average precision of each subset.
 
     Args:
         truth, detections: of the same images in the same order; detections best first.
+        counts: of the same by :func:`count_levels`, where they are at hand.
 
     Returns:
         Percent for each name of :data:`SUBSETS`; NaN where the subset has no face in these images.
     """
-    counts = np.zeros((len(SUBSETS), LEVELS, 2))
-    for image in _walk_counts(truth, detections):
-        counts += image
-    return dict(zip(SUBSETS, _area(counts, _count_faces(truth).sum(axis=0)).tolist(), strict=True))
+    together = (count_levels(truth, detections) if counts is None else counts).sum(axis=0, dtype=np.float64)
+    return dict(zip(SUBSETS, _area(together, _count_faces(truth).sum(axis=0)).tolist(), strict=True))
 
 
 _CURVE_POINTS = 100
 
 
-def precision_recall(truth: Sequence[GroundTruth], detections: Sequence[Detections]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def precision_recall(
+    truth: Sequence[GroundTruth], detections: Sequence[Detections], counts: np.ndarray | None = None
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Recall and precision at every tenth score level, for each name of :data:`SUBSETS` that has a face; arguments as those of
     :func:`average_precision`."""
-    counts, faces = np.zeros((len(SUBSETS), LEVELS, 2)), _count_faces(truth).sum(axis=0)
-    for image in _walk_counts(truth, detections):
-        counts += image
+    together = (count_levels(truth, detections) if counts is None else counts).sum(axis=0, dtype=np.float64)
+    faces = _count_faces(truth).sum(axis=0)
     step = LEVELS // _CURVE_POINTS
     curves = {}
-    for subset, of_subset, total in zip(SUBSETS, counts[:, step - 1 :: step], faces, strict=True):
+    for subset, of_subset, total in zip(SUBSETS, together[:, step - 1 :: step], faces, strict=True):
         counted, hits = of_subset[of_subset[:, 0] > 0].T
         if total:
             curves[subset] = (hits / total, hits / counted)
@@ -171,7 +171,10 @@ MINIMUM_IMAGES = 10
 
 
 def drop_intervals(
-    truth: Sequence[GroundTruth], reference: Sequence[Detections], found: Sequence[Detections]
+    truth: Sequence[GroundTruth],
+    reference: Sequence[Detections],
+    found: Sequence[Detections],
+    counts: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
 ) -> dict[str, tuple[float, float] | None]:
     """How far a drop in average precision may be due to the choice of images: its bootstrapped 95 % interval.
 
@@ -179,6 +182,7 @@ def drop_intervals(
 
     Args:
         truth, reference, found: of the same images in the same order; detections best first.
+        counts: of the two by :func:`count_levels`, where they are at hand.
 
     Returns:
         The 2.5th and 97.5th percentile of ``AP of reference - AP of found``, percentage points, for each name of :data:`SUBSETS`;
@@ -187,11 +191,10 @@ def drop_intervals(
     draws = np.random.default_rng(0).multinomial(len(truth), np.full(len(truth), 1 / len(truth)), RESAMPLES).astype(np.float32)
     faces = _count_faces(truth)
     drops = np.zeros((RESAMPLES, len(SUBSETS)))
-    for sign, detections in ((1, reference), (-1, found)):
-        # Whole numbers below 2^24: sums in single precision are exact.
-        counts = np.stack([image.astype(np.float32) for image in _walk_counts(truth, detections)])
+    for sign, detections, known in ((1, reference, counts[0]), (-1, found, counts[1])):
+        of_images = count_levels(truth, detections) if known is None else known
         for column in range(len(SUBSETS)):
-            drawn = (draws @ counts[:, column].reshape(len(truth), -1)).reshape(RESAMPLES, LEVELS, 2)
+            drawn = (draws @ of_images[:, column].reshape(len(truth), -1)).reshape(RESAMPLES, LEVELS, 2)
             drops[:, column] += sign * _area(drawn.astype(np.float64), draws @ faces[:, column])
     enough = (faces > 0).sum(axis=0) >= MINIMUM_IMAGES
     # A draw may hold no face of a rare subset, and then has no AP.
@@ -204,11 +207,16 @@ def _count_faces(truth: Sequence[GroundTruth]) -> np.ndarray:
     return np.array([[int(faces.subsets[subset].sum()) for subset in SUBSETS] for faces in truth], np.int64)
 
 
-def _walk_counts(truth: Sequence[GroundTruth], detections: Sequence[Detections]) -> Iterator[np.ndarray]:
-    """For each image ``(subsets, LEVELS, 2)``: detections that count and faces found, at each level."""
+def count_levels(truth: Sequence[GroundTruth], detections: Sequence[Detections]) -> np.ndarray:
+    """What average precision and all its relatives are made of.
+
+    Returns:
+        ``(images, subsets, LEVELS, 2)`` float32: detections that count and faces found, at each level; whole numbers below 2^24, so sums
+        are exact.
+    """
     stretched = _stretch_scores([found.scores for found in detections])
-    for faces, found, scores in zip(truth, detections, stretched, strict=True):
-        counts = np.zeros((len(SUBSETS), LEVELS, 2))
+    of_images = np.zeros((len(truth), len(SUBSETS), LEVELS, 2), np.float32)
+    for faces, found, scores, counts in zip(truth, detections, stretched, of_images, strict=True):
         # As the official tools do: without a face in the image, detections are not counted against it.
         if len(found) and len(faces.boxes):
             claimed, overlaps = claim_faces(faces.boxes, found.boxes)
@@ -222,7 +230,7 @@ def _walk_counts(truth: Sequence[GroundTruth], detections: Sequence[Detections])
                 found_first[hits[np.unique(claimed[hits], return_index=True)[1]]] = True
                 for column, counted in enumerate((~ignored, found_first)):
                     of_subset[:, column] = np.concatenate([[0], np.cumsum(counted)])[reach]
-        yield counts
+    return of_images
 
 
 def _levels() -> np.ndarray:

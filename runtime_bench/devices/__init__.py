@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from model.errors import UserError
+from runtime_bench.record import Phone
 
 
 class Device(Protocol):
@@ -22,11 +23,17 @@ class Device(Protocol):
     """Command that starts Python there, with this project's packages."""
     workers: int
     """How many commands may run at a time."""
+    shard: int
+    """Photographs that go there at a time: what is lost with it. Each time Python starts anew."""
     has_times: bool
     """Whether how long something takes there means anything."""
 
     def describe(self) -> str:
         """What it is, for the record's ``machine``."""
+        ...
+
+    def phone(self) -> Phone | None:
+        """What it says of itself at this moment; ``None`` of what is no phone."""
         ...
 
     def push(self, path: Path) -> str:
@@ -61,10 +68,10 @@ def open_device(name: str) -> Device:
         from runtime_bench.devices.qemu import Qemu
 
         return Qemu(which)
-    if kind == "adb" and which:
-        from runtime_bench.devices.adb import Adb
+    if kind == "adb":
+        from runtime_bench.devices.adb import Adb, only_serial
 
-        return Adb(which)
+        return Adb(which or only_serial())
     raise UserError(f"no device called {name!r}; local, qemu:CPU and adb:SERIAL are known, see: python -m runtime_bench devices")
 
 

@@ -18,6 +18,8 @@ from model.errors import UserError
 from model.files import sha256
 from runtime_bench.devices.arm import PROJECT, PYTHON, arm_folder, prepare_arm
 from runtime_bench.devices.local import run_here
+from runtime_bench.devices.phone import read_phone
+from runtime_bench.record import Phone
 
 FOLDER = "/data/local/tmp/acwface"
 ABI = "arm64-v8a"
@@ -43,6 +45,7 @@ class Adb:
     """
 
     workers = 1
+    shard = 6
     has_times = True
 
     def __init__(self, serial: str) -> None:
@@ -68,6 +71,9 @@ class Adb:
         names = ("ro.product.manufacturer", "ro.product.model", "ro.soc.model", "ro.build.version.release")
         maker, model, soc, release = (self._property(name) for name in names)
         return f"{maker} {model} ({soc or self._property('ro.board.platform')}), Android {release}"
+
+    def phone(self) -> Phone:
+        return read_phone(self._shell)
 
     def push(self, path: Path) -> str:
         # The name too: two files with the same in them are two files.
@@ -129,7 +135,20 @@ class Adb:
         except UserError as error:
             if "No space left" in str(error):
                 raise UserError(f"{self._serial} is full; free half a gigabyte there ({FOLDER} is ours and may be deleted)") from None
+            if str(error) in ("adb: Killed", "adb: exit code 137"):
+                raise UserError(
+                    f"{self._serial} killed it, as phones do when memory is short; close apps and go on with --resume"
+                ) from None
             raise
+
+
+def only_serial() -> str:
+    """The serial of the one device that is there; a :class:`UserError` where there is none, or a choice."""
+    states = _attached()
+    if len(states) != 1:
+        found = f"{len(states)} devices: say which, {' or '.join(f'adb:{serial}' for serial in states)}"
+        raise UserError(f"adb sees {found if states else 'no device: plug one in and allow USB debugging'}")
+    return next(iter(states))
 
 
 def _attached() -> dict[str, str]:

@@ -34,10 +34,14 @@ class Local:
     name = "local"
     python = (sys.executable,)
     workers = 1
+    shard = 12
     has_times = True
 
     def describe(self) -> str:
         return f"{processor()}, {os.cpu_count()} cores"
+
+    def phone(self) -> None:
+        return None
 
     def push(self, path: Path) -> str:
         return str(path.resolve())

@@ -31,6 +31,8 @@ class Runtime(Protocol):
     version: str
     simulated: bool
     """Whether something else computes what the runtime would; then its times mean nothing."""
+    accelerator: str
+    """What it computes on: ``cpu``; empty where it chooses itself and does not tell."""
 
     def run(self, tensor: np.ndarray) -> Outputs:
         """Run ``(1, 3, H, W)`` float32, fastest with the memory order that the artifact's ``layout`` names."""

@@ -36,6 +36,7 @@ class CoreMlRuntime:
     name = "coreml"
     version = f"macOS {platform.mac_ver()[0]}"
     simulated = False
+    accelerator = ""
 
     def __init__(self, artifact: Artifact) -> None:
         import coremltools
@@ -62,6 +63,7 @@ class EvaluatorRuntime:
     name = "coreml-evaluator"
     version = f"torch {torch.__version__}"
     simulated = True
+    accelerator = ""
 
     def __init__(self, artifact: Artifact) -> None:
         self._evaluate = (Network if artifact.manifest.dcn == "custom" else Program)(artifact.model_path)

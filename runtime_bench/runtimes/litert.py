@@ -31,8 +31,14 @@ def quiet_litert() -> Iterator[None]:
         os.close(nowhere)
 
 
-def open_interpreter(artifact: Artifact, threads: int, xnnpack: bool) -> Interpreter:
+def open_interpreter(artifact: Artifact, threads: int, xnnpack: bool, keep_all: bool = False) -> Interpreter:
     """Load the model of a TFLite artifact and the delegate that runs its operators of ours, and allocate its tensors.
+
+    Args:
+        artifact: with ``format`` tflite.
+        threads: for the runtime.
+        xnnpack: whether XNNPACK runs what it can.
+        keep_all: whether every tensor keeps its value, in memory of its own.
 
     Raises:
         UserError: LiteRT is older than the artifact needs, the delegate is missing, or LiteRT refuses the model.
@@ -44,7 +50,11 @@ def open_interpreter(artifact: Artifact, threads: int, xnnpack: bool) -> Interpr
         delegates = [] if library is None else [load_delegate(str(library_path(library)))]
         with quiet_litert():
             interpreter = Interpreter(
-                str(artifact.model_path), num_threads=threads, experimental_op_resolver_type=kernels, experimental_delegates=delegates
+                str(artifact.model_path),
+                num_threads=threads,
+                experimental_op_resolver_type=kernels,
+                experimental_delegates=delegates,
+                experimental_preserve_all_tensors=keep_all,
             )
             interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
@@ -64,6 +74,7 @@ class LiteRtRuntime:
     name = "litert"
     version = version("ai-edge-litert")
     simulated = False
+    accelerator = "cpu"
 
     def __init__(self, artifact: Artifact, threads: int, xnnpack: bool = True) -> None:
         self.xnnpack = xnnpack

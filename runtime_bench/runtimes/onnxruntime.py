@@ -29,8 +29,8 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     return options
 
 
-def open_session(artifact: Artifact, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    """Load the model of an ONNX artifact, and the library with its operators.
+def open_session(artifact: Artifact, options: onnxruntime.SessionOptions, model: bytes | None = None) -> onnxruntime.InferenceSession:
+    """Load the model of an ONNX artifact, or ``model`` in its place, and the library with its operators.
 
     Raises:
         UserError: onnxruntime is older than the artifact needs, its operators are missing, or it refuses the model.
@@ -39,12 +39,12 @@ def open_session(artifact: Artifact, options: onnxruntime.SessionOptions) -> onn
     library = artifact.manifest.runtime.library
     if library is not None:
         options.register_custom_ops_library(str(library_path(library)))
-    return _load(artifact.model_path, options)
+    return _load(artifact.model_path, options, model)
 
 
-def _load(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+def _load(path: Path, options: onnxruntime.SessionOptions, model: bytes | None = None) -> onnxruntime.InferenceSession:
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model or path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exception classes share no base but this
         raise UserError(f"{path}: onnxruntime refuses it: {' '.join(str(error).split())}") from None
 
@@ -55,6 +55,7 @@ class OnnxRuntime:
     name = "onnxruntime"
     version = onnxruntime.__version__
     simulated = False
+    accelerator = "cpu"
 
     def __init__(self, artifact: Artifact, threads: int) -> None:
         self._session = open_session(artifact, session_options(threads))
@@ -72,6 +73,7 @@ class OnnxFile:
     name = "onnxruntime"
     version = onnxruntime.__version__
     simulated = False
+    accelerator = "cpu"
 
     def __init__(self, path: Path, threads: int) -> None:
         self._session = _load(path, session_options(threads))

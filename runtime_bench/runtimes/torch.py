@@ -15,6 +15,7 @@ class TorchRuntime:
     name = "torch"
     version = torch.__version__
     simulated = False
+    accelerator = "cpu"
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector.eval()

@@ -5,9 +5,12 @@ and executed by the loader that comes with it. That is not Android.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -34,6 +37,7 @@ if failure.exists():
 if verb == "shell":
     values = dict(line.split("=") for line in (state / "properties").read_text().split())
     script = "getprop() {{ case $1 in " + "".join(f"{{name}}) echo {{value}};;" for name, value in values.items()) + " esac; }}; "
+    script += f"dumpsys() {{{{ [ $1 = battery ] && cat {{state}}/battery; }}}}; "
     sys.exit(subprocess.run(["sh", "-c", script + rest[-1]]).returncode)
 one, other = rest
 sys.exit(subprocess.run(["cp", "-r", one, other]).returncode)
@@ -42,7 +46,7 @@ sys.exit(subprocess.run(["cp", "-r", one, other]).returncode)
 
 @pytest.fixture
 def phone(tmp_path, monkeypatch):
-    """A folder with what the stand-in knows: ``devices``, ``properties``, ``log``, and ``VERB-fails`` to make it fail."""
+    """A folder with what the stand-in knows: ``devices``, ``properties``, ``battery``, ``log``, and ``VERB-fails`` to make it fail."""
     state = tmp_path / "state"
     programs = tmp_path / "bin"
     state.mkdir()
@@ -117,6 +121,69 @@ def test_what_is_wrong_with_a_phone_is_said(phone, tmp_path, monkeypatch):
     assert list_devices()[-1] == ("adb:SERIAL", "adb is not installed (Debian: apt install adb; or Android's platform-tools)")
 
 
+def test_the_one_phone_needs_no_name(phone):
+    assert open_device("adb").name == "adb:one"
+    (phone / "devices").write_text("one\tdevice\ntwo\tdevice")
+    with pytest.raises(UserError, match="adb sees 2 devices: say which, adb:one or adb:two"):
+        open_device("adb")
+    (phone / "devices").write_text("")
+    with pytest.raises(UserError, match="adb sees no device: plug one in"):
+        open_device("adb")
+
+
+@pytest.mark.parametrize("command", ["kill -9 $$", "echo Killed >&2; exit 137"])
+def test_a_program_that_the_phone_kills_is_said(phone, command):
+    device = open_device("adb:one")
+    with pytest.raises(UserError, match="one killed it, as phones do when memory is short; close apps and go on with --resume"):
+        device.run(["sh", "-c", command])
+
+
+def test_what_a_phone_was_like_is_in_the_record_and_the_report(cli, phone, artifact, tmp_path, monkeypatch):
+    """With this machine's Python on the stand-in. The second artifact waits until the phone has cooled down."""
+    (phone / "battery").write_text(
+        "  USB powered: false\n  level: 80\n  scale: 100\n  voltage: 4000\n  temperature: 300\n  Charge counter: 2000\n"
+    )
+    monkeypatch.setattr("runtime_bench.devices.phone.SYS", str(tmp_path))
+    waited = []
+
+    def cool_down(seconds: float, sleep: Callable[[float], None] = time.sleep) -> None:
+        if seconds < 1:  # somebody else's
+            sleep(seconds)
+            return
+        waited.append(seconds)
+        (phone / "battery").write_text((phone / "battery").read_text().replace("300", "250"))
+
+    monkeypatch.setattr("runtime_bench.remote.time.sleep", cool_down)
+
+    def plugged_in(name: str) -> adb.Adb:
+        device = adb.Adb(name.partition(":")[2])
+        device.python = ("env", f"PYTHONPATH={arm.PROJECT}", sys.executable)
+        return device
+
+    monkeypatch.setattr("runtime_bench.__main__.open_device", plugged_in)
+    second = tmp_path / "second"
+    shutil.copytree(artifact, second)
+    arguments = ("--device", "adb:one", "--runs", 2, "--limit", 1, "--cool-down", 7, "--json", tmp_path / "r.json")
+    code, table, progress = cli("runtime_bench", "run", artifact, second, *arguments)
+    assert code == 0, progress
+    one, two = read_results(tmp_path / "r.json")
+    assert waited == [7]
+    assert (one.phone.cool_down_s, two.phone.cool_down_s) == (0, 7)
+    assert (one.phone.before.battery_c, two.phone.before.battery_c) == (30, 25)
+    assert (one.phone.before.model, one.phone.before.soc, one.phone.before.system) == ("Acme P1", "S9", "Android 14")
+    assert one.phone.energy is None
+    assert one.phone.seconds > 0
+    assert one.accelerator == "cpu"
+    row = next(line for line in table.splitlines() if line.startswith("small on adb:one") and "Acme P1, S9, Android 14" in line)
+    assert re.split("  +", row)[2:] == ["cpu", "-", "-", "30 > 30", "80 > 80", "-", "-", "0"]
+
+    assert cli("runtime_bench", "report", tmp_path / "r.json", "--out", tmp_path)[0] == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "<h2>Phones</h2>" in page
+    assert "energy: not measured" in page
+    assert "25 &gt; 25" in page
+
+
 def test_phones_are_listed(phone):
     (phone / "devices").write_text("one\tdevice\ntwo\tunauthorized")
     (_, state), unauthorized = list_devices()[-2:]
@@ -141,7 +208,8 @@ echo ":aarch64:M::$magic:$mask:$emulator:F" > /proc/sys/fs/binfmt_misc/register
 ip link set lo up
 mkdir -p "$work/shell"
 printf '#!/bin/sh\n[ $1 = ro.product.cpu.abi ] && echo arm64-v8a || echo some\n' > "$work/shell/getprop"
-chmod +x "$work/shell/getprop"
+printf '#!/bin/sh\n[ $1 = battery ] && printf "  USB powered: true\\n  level: 80\\n  scale: 100\\n"\n' > "$work/shell/dumpsys"
+chmod +x "$work/shell/getprop" "$work/shell/dumpsys"
 export HOME=$work
 PATH=$work/shell:$PATH ADBD_PORT=5555 adbd > "$work/adbd.log" 2>&1 & daemon=$!
 trap 'adb kill-server; kill $daemon' EXIT
@@ -181,6 +249,8 @@ def test_androids_daemon_and_arm_programs(artifact, tmp_path):
     assert result.machine == "some some (some), Android some"
     assert 0 < result.device_drift.scores < 1e-4  # ARM kernels
     assert result.latency_ms.runs == 1
+    assert (result.accelerator, result.phone.after.battery_percent, result.phone.after.charging) == ("cpu", 80, True)
+    assert (result.phone.before.battery_c, result.phone.energy) == (None, None)
 
     # The same again: everything is there, and nothing is run.
     finished = subprocess.run([*session, *arguments, "--resume"], capture_output=True, text=True)

@@ -84,6 +84,25 @@ def test_the_smallest_changes_are_rounding_even_without_intervals():
         assert found.beyond_noise == beyond
 
 
+def test_times_by_other_rules_are_not_compared():
+    other = msgspec.structs.replace(RESULT, latency_ms=msgspec.structs.replace(RESULT.latency_ms, mlperf=True))
+    found = next(one for one in find_changes([RESULT], [other], 0, 0) if one.figure == "median")
+    assert (found.before, "by other rules" in found.why) == (None, True)
+
+
+@pytest.mark.parametrize("field", ["min", "median", "p90", "load_ms"])
+def test_records_whose_times_cannot_be_true_are_refused(cli, tmp_path, field):
+    wrong = (
+        msgspec.structs.replace(RESULT, load_ms=-1.0)
+        if field == "load_ms"
+        else msgspec.structs.replace(RESULT, latency_ms=msgspec.structs.replace(RESULT.latency_ms, **{field: -1.0}))
+    )
+    write_json(tmp_path / "wrong.json", [RESULT, wrong])
+    code, _, error = cli("runtime_bench", "report", tmp_path / "wrong.json", "--out", tmp_path)
+    assert code == 2
+    assert "wrong.json: a: its times cannot be true (the clock went backwards" in error_line(error)
+
+
 def test_what_cannot_be_compared_is_said_and_is_no_change():
     other = msgspec.structs.replace(RESULT, threads=2, dataset_digest="other")
     unknown = msgspec.structs.replace(RESULT, artifact="b")
@@ -103,7 +122,7 @@ def test_run_compares_and_fails_beyond_the_limit(cli, artifact, tmp_path):
     latency = {
         field: value / 10
         for field, value in msgspec.structs.asdict(old.latency_ms).items()
-        if field not in ("runs", "warmup", "processes", "yardstick_ms")
+        if field not in ("runs", "warmup", "processes", "yardstick_ms", "seconds", "mlperf")
     }
     faster = msgspec.structs.replace(old, latency_ms=msgspec.structs.replace(old.latency_ms, **latency))
     write_json(tmp_path / "faster.json", [faster])

@@ -12,6 +12,7 @@ from PIL import Image
 
 from model.preprocess import load_image
 from runtime_bench.drift import ap_drop
+from runtime_bench.latency import MLPERF
 from runtime_bench.record import Peak, SubsetAP, read_results
 from runtime_bench.samples import PORTRAIT, sample_set
 from runtime_bench.widerface import load_validation
@@ -39,6 +40,68 @@ def test_run_on_the_samples(cli, artifact, tmp_path):
     assert result.protocol == "letterbox-320x320"
     assert abs(result.drop.hard) < 0.02
     assert (result.drift.pairs, result.drift.unpaired) in ((1, 0), (0, 0))  # the portrait; untrained weights find nothing
+
+
+@pytest.mark.parametrize(("runs", "seconds"), [(40, 0.01), (2, 0.5)])
+def test_mlperf_goes_on_until_there_are_enough_samples_and_seconds(cli, artifact, tmp_path, monkeypatch, runs, seconds):
+    assert (MLPERF.runs, MLPERF.seconds, MLPERF.processes) == (1024, 60, 1)
+    monkeypatch.setattr("runtime_bench.__main__.MLPERF", MLPERF._replace(runs=runs, seconds=seconds))
+    code, table, _ = cli("runtime_bench", "run", artifact, "--mlperf", "--limit", 1, "--json", tmp_path / "r.json")
+    assert code == 0
+    times = read_results(tmp_path / "r.json")[0].latency_ms
+    assert (times.mlperf, times.processes) == (True, 1)
+    assert times.runs >= runs
+    assert times.seconds >= seconds
+    assert times.runs == runs or times.seconds - 1e-3 * times.p99 < seconds  # and no longer
+    assert "p90 is the figure to report" in table
+    assert cli("runtime_bench", "report", tmp_path / "r.json", "--out", tmp_path)[0] == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "MLPerf Mobile's single-stream timing: 90th percentile" in page
+    assert f"{times.p90:.1f} ms (median {times.median:.1f})" in page
+    assert cli("runtime_bench", "run", artifact, "--mlperf", "--runs", 3)[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ('"run_ms":[1.5,-0.5]', "the clock went backwards"),
+        ('"run_ms":[1.5,0.0]', "the clock went backwards"),
+        ('"run_ms":[1.5,null]', "cannot be read"),
+        ('"run_ms":[1.5', "cannot be read"),
+    ],
+)
+def test_times_that_cannot_be_are_refused(cli, artifact, tmp_path, monkeypatch, said, why):
+    """Of a device whose clock was set, whose timer gives no number, or whose line was cut."""
+    costs = '{"runtime":"r","runtime_version":"1","accelerator":"cpu","load_ms":1.0,"first_run_ms":2.0,"yardstick_ms":1.0,'
+    text = costs + '"peak_memory_bytes":1,' + said + ("}" if said.endswith("]") else "")
+    monkeypatch.setattr("runtime_bench.latency.in_clean_process", lambda *args, **kwargs: text)
+    code, _, error = cli("runtime_bench", "run", artifact, "--json", tmp_path / "r.json")
+    assert code == 2
+    assert why in error_line(error)
+
+
+def test_a_runtime_that_gives_no_numbers_is_said(cli, artifact, tmp_path, monkeypatch):
+    from runtime_bench.runtimes.onnxruntime import OnnxRuntime
+
+    original = OnnxRuntime.run
+    monkeypatch.setattr(OnnxRuntime, "run", lambda self, tensor: original(self, tensor)._replace(scores=np.full(4200, np.nan, np.float32)))
+    code, _, error = cli("runtime_bench", "run", artifact, "--runs", 1, "--json", tmp_path / "r.json")
+    assert code == 2
+    assert "onnxruntime gives values that are no numbers (NaN or infinity)" in error_line(error)
+
+
+def test_where_the_time_of_an_evaluation_went_is_shown(cli, artifact, tmp_path):
+    code, table, _ = cli("runtime_bench", "run", artifact, "--runs", 1, "--json", tmp_path / "r.json")
+    assert code == 0
+    (result,) = read_results(tmp_path / "r.json")
+    times = result.evaluation_s
+    assert 0 < times.scoring < times.total
+    assert 0 < times.network < times.total
+    row = next(line for line in table.partition("overhead %")[2].splitlines() if line.startswith("small"))
+    assert row.split()[1:] == [
+        *("3", f"{times.total:.1f}", f"{times.network:.1f}", f"{100 - 100 * times.network / times.total:.1f}"),
+        *(f"{times.scoring:.2f}", f"{100 * times.scoring / times.network:.1f}"),
+    ]
 
 
 def test_the_bound_is_by_work_here_and_by_bytes_on_a_machine_with_slow_memory(cli, artifact, tmp_path, monkeypatch):

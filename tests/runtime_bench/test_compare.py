@@ -1,6 +1,7 @@
 """Side by side: interleaved times and their ratios, and libraries that are not there."""
 
 import msgspec
+import numpy as np
 import pytest
 
 from export.kernel import LIBRARIES, VERSION
@@ -10,7 +11,7 @@ from model.checkpoint import Checkpoint
 from model.config import VARIANTS
 from model.detector import build_detector
 from model.errors import UserError
-from runtime_bench.compare import ROUNDS, RUNS, Speed
+from runtime_bench.compare import ROUNDS, RUNS, Speed, compare
 from runtime_bench.runtimes import libraries, open_runtime
 from tests.conftest import error_line
 
@@ -54,6 +55,14 @@ def test_artifacts_of_any_size_are_refused(cli, tmp_path):
     assert code == 2
     assert "takes any size" in error_line(error)
     assert not (tmp_path / "speed.json").exists()
+
+
+def test_a_naive_export_of_another_checkpoint_is_refused(folders):
+    artifact, other = (open_artifact(folders / name) for name in ("rewritten", "naive"))
+    reference = msgspec.structs.replace(other.manifest.reference, sha256="0" * 64)
+    other = msgspec.structs.replace(other, manifest=msgspec.structs.replace(other.manifest, reference=reference))
+    with pytest.raises(UserError, match="naive and .*rewritten were made from different checkpoints; compare files of one"):
+        compare([artifact], [other], np.zeros((1, 3, 64, 64), np.float32), 1, "m")
 
 
 def with_library(folder, library):
