@@ -39,9 +39,10 @@ class Detector(nn.Module):
         self.backbone = BACKBONES[config.backbone]()
         widths = self.backbone.out_channels
         levels = len(config.strides)
-        self.neck = NECKS[config.neck](widths, config.channels, deform="neck" in config.deform)
+        self.neck = NECKS[config.neck](widths, config.channels, deform="neck" in config.deform, act=config.activation)
         self.context = nn.ModuleList(
-            CONTEXTS[config.context](config.channels, config.context_fusion, "context" in config.deform) for _ in range(levels)
+            CONTEXTS[config.context](config.channels, config.context_fusion, "context" in config.deform, config.activation)
+            for _ in range(levels)
         )
         self.backbone_attention = nn.ModuleList(_attention(config, width) for width in widths)
         self.neck_attention = nn.ModuleList(_attention(config, config.channels) for _ in range(levels))

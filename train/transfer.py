@@ -1,12 +1,13 @@
 """Transplanting: what a poorer variant knows becomes the starting point of a richer one.
 
-Three steps, each optional after the first:
+Four steps, each optional after the first:
 
 1. :func:`transplant` moves weights so that the function is kept as far as the architectures allow. A fresh deformable layer (offsets 0,
    mask 1) is the ordinary convolution; a fresh EDAM multiplies by a constant and a fresh WFPN halves the sum, which the next
    convolutions take back; the branches of SSH become those of SCM, whose fusion starts as the identity.
-2. :func:`fit_context` fits by least squares what does not fit: SSH's first branch has 32 channels, SCM's has 16.
-3. Training, with the source network as the teacher.
+2. :func:`fit_neck` teaches a BiFPN, which inherits its 1x1 convolutions only, what the source's pyramid computes.
+3. :func:`fit_context` fits by least squares what does not fit: SSH's first branch has 32 channels, SCM's has 16.
+4. Training, with the source network as the teacher.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ EDAM_GAIN = 1 + 0.5 / (1 + math.exp(-1))
 """What an EDAM whose convolutions are zero multiplies by: ``1 + sigmoid(1) * sigmoid(0)``."""
 _RIDGE = 1e-3
 """Weight of the least-squares penalty, relative to the features' mean variance."""
+_NECK_RATE = 0.03
+"""Of :func:`fit_neck`'s AdamW."""
 
 
 def transplant(source: Detector, config: ModelConfig) -> Detector:
@@ -36,7 +39,7 @@ def transplant(source: Detector, config: ModelConfig) -> Detector:
     The same function, up to rounding, where ``config`` only adds EDAM, WFPN, deformable layers or an offset limit, or has SCM's fusion
     dense instead of depthwise; the same boxes and landmarks where it has other anchor sides, as many a cell. From SSH to SCM half the
     channels of the first branch, those that the heads listen to most, are kept. A fusion that was dense and is to be depthwise starts as
-    the identity.
+    the identity. A BiFPN inherits 1x1 convolutions from another neck and nothing else.
 
     Raises:
         UserError: the two read other inputs or code boxes differently, or ``source`` has parts that ``config`` lacks.
@@ -48,7 +51,7 @@ def transplant(source: Detector, config: ModelConfig) -> Detector:
                 f"cannot start {config.variant} from {old.variant}: {field} is {getattr(old, field)}, not {getattr(config, field)}"
             )
     if (
-        (old.neck, config.neck) == ("wfpn", "fpn")
+        (old.neck != config.neck and (config.neck == "fpn" or old.neck == "bifpn"))
         or (old.context, config.context) == ("scm", "ssh")
         or (old.attention, config.attention) == ("edam", "none")
     ):
@@ -67,6 +70,8 @@ def transplant(source: Detector, config: ModelConfig) -> Detector:
                 _silence(alpha)
             for merge in target.neck.merges:
                 merge[0].weight.mul_(2)
+        if old.neck != "bifpn" and config.neck == "bifpn":
+            _inherit_laterals(source, target)
         if old.context != config.context:
             for level, (ssh, scm) in enumerate(zip(source.context, target.context, strict=True)):
                 _ssh_to_scm(ssh, scm, target, level, _importance(source, level))
@@ -117,6 +122,15 @@ def _identity_norm(norm: nn.BatchNorm2d) -> None:
     norm.running_var.fill_(1 - norm.eps)
     nn.init.ones_(norm.weight)
     nn.init.zeros_(norm.bias)
+
+
+def _inherit_laterals(source: Detector, target: Detector) -> None:
+    for lateral, own in zip((*source.neck.laterals, *source.neck.laterals[1:]), target.neck.laterals, strict=True):
+        conv, norm = lateral[0], lateral[1]
+        own[0].weight.copy_(conv.weight)
+        nn.init.zeros_(own[0].bias)
+        own[1].load_state_dict(norm.state_dict())
+        own[1].weight.mul_(((norm.running_var + own[1].eps) / (norm.running_var + norm.eps)).sqrt())
 
 
 def _importance(source: Detector, level: int) -> Tensor:
@@ -179,6 +193,53 @@ def _change_anchors(target: Detector, old_sides: Sequence[Sequence[int]]) -> Non
         target.box_heads[level].bias.unflatten(0, (-1, 4))[:, 2:].add_(growth[:, None])
 
 
+def fit_neck(source: Detector, target: Detector, images: Iterable[Tensor], epochs: int = 15) -> list[float]:
+    """Gradient descent for a neck that inherits little: it learns to give the maps that the source's neck gives for the same features.
+
+    Args:
+        source: whose backbone computes what the target's does.
+        target: fresh from :func:`transplant`, changed in place.
+        images: a few batches ``(N, 3, H, W)``, normalised; photographs of the kind to be trained on.
+        epochs: how often each batch is seen.
+
+    Returns:
+        For each level, the share of the variance of the source's maps that the fitted neck explains.
+    """
+    source.eval()
+    with torch.no_grad():
+        features = [_neck_input(source, image) for image in images]
+        pairs = [(maps, source.neck(maps)) for maps in features]
+    neck = target.neck.train()
+    optimizer = torch.optim.AdamW(neck.parameters(), _NECK_RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _NECK_RATE, total_steps=epochs * len(pairs))
+    for _ in range(epochs):
+        for maps, answers in pairs:
+            loss = sum(_unexplained(mine, theirs) for mine, theirs in zip(neck(maps), answers, strict=True))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    norms = [module for module in neck.modules() if isinstance(module, nn.BatchNorm2d)]
+    momentum = norms[0].momentum
+    with torch.no_grad():
+        for norm in norms:
+            norm.momentum = None  # the plain average over all batches
+            norm.reset_running_stats()
+        for maps, _ in pairs:
+            neck(maps)
+        for norm in norms:
+            norm.momentum = momentum
+        neck.eval()
+        shares = [[1 - float(_unexplained(*level)) for level in zip(neck(maps), answers, strict=True)] for maps, answers in pairs]
+    return [sum(level) / len(level) for level in zip(*shares, strict=True)]
+
+
+def _unexplained(mine: Tensor, theirs: Tensor) -> Tensor:
+    """Share of a map's variance round the mean of each channel."""
+    variance = (theirs - theirs.mean((0, 2, 3), keepdim=True)).square().mean()
+    return (mine - theirs).square().mean() / variance
+
+
 @torch.no_grad()
 def fit_context(source: Detector, target: Detector, images: Iterable[Tensor]) -> list[float]:
     """Least squares for what SCM cannot take over from SSH: level by level, SCM's fourth branch learns to predict the channels of SSH's
@@ -227,8 +288,11 @@ def fit_context(source: Detector, target: Detector, images: Iterable[Tensor]) ->
 
 
 def _context_input(source: Detector, image: Tensor, level: int) -> Tensor:
-    features = [attend(feature) for attend, feature in zip(source.backbone_attention, source.backbone(image), strict=True)]
-    return source.neck_attention[level](source.neck(features)[level])
+    return source.neck_attention[level](source.neck(_neck_input(source, image))[level])
+
+
+def _neck_input(source: Detector, image: Tensor) -> list[Tensor]:
+    return [attend(feature) for attend, feature in zip(source.backbone_attention, source.backbone(image), strict=True)]
 
 
 def _rows(x: Tensor) -> Tensor:
