@@ -85,7 +85,8 @@ def convert_to_onnx(model: DeployModel, name: str, opset: int, size: tuple[int, 
     """
     # Any size will do to trace a dynamic model, but height and width must differ, or they are taken for one.
     image = torch.zeros(1, 3, *(size or (256, 320)))
-    dynamic = {"image": {2: torch.export.Dim("height", min=1), 3: torch.export.Dim("width", min=1)}}
+    # Nor does it matter what the smallest is: the file says nothing of it. Maps of one pixel have a memory layout that tracing asks about.
+    dynamic = {"image": {2: torch.export.Dim("height", min=33), 3: torch.export.Dim("width", min=33)}}
     log = io.StringIO()
     try:
         with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log), warnings.catch_warnings(), _logging_to(log):

@@ -91,8 +91,8 @@ class BiFPNCell(nn.Module):
         """Three levels, finest first; ``down`` and ``up`` are what either way reads, of ``up`` the last two."""
         hidden = self.hidden(down[1], upsample(down[2], down[1]))
         fine = self.fine(down[0], upsample(hidden, down[0]))
-        middle = self.middle(up[1], hidden, halve(fine))
-        return [fine, middle, self.coarse(up[2], halve(middle))]
+        middle = self.middle(up[1], hidden, halve(fine, hidden))
+        return [fine, middle, self.coarse(up[2], halve(middle, up[2]))]
 
 
 class BiFPN(nn.Module):
@@ -116,11 +116,11 @@ class BiFPN(nn.Module):
         return down
 
 
-def halve(fine: Tensor) -> Tensor:
-    """``(N, C, H, W) -> (N, C, ceil(H / 2), ceil(W / 2))``: maxima of 3x3, zeros outside, which count."""
-    height, width = fine.shape[-2:]
-    # An even side needs one row more, behind its end.
-    return max_pool2d(pad(fine, (width % 2, 1, height % 2, 1)), 3, 2)
+def halve(fine: Tensor, coarse: Tensor) -> Tensor:
+    """``fine`` at the height and width of ``coarse``, half of its own: maxima of 3x3, zeros outside, which count."""
+    (height, width), (rows, columns) = fine.shape[-2:], coarse.shape[-2:]
+    # An odd side has a zero in front, too. Said by what the coarser map measures, which tracing with free sizes can follow.
+    return max_pool2d(pad(fine, (2 * columns - width, 1, 2 * rows - height, 1)), 3, 2)
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
