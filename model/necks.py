@@ -58,10 +58,7 @@ class WFPN(FPN):
 
 
 class WeightedMerge(nn.Module):
-    """A sum of maps of one size with learned shares, at least 0 and together (nearly) 1; Swish; a separable 3x3 convolution.
-
-    The shares are EfficientDet's fast normalised fusion (Tan et al. 2020, section 3.3).
-    """
+    """``(N, C, H, W) -> (N, C, H, W)``: Swish and a separable 3x3 convolution for a weighted sum of maps, and its weights."""
 
     def __init__(self, inputs: int, channels: int) -> None:
         super().__init__()
@@ -70,10 +67,12 @@ class WeightedMerge(nn.Module):
         self.pointwise = nn.Conv2d(channels, channels, 1)
         self.norm = _norm(channels)
 
-    def forward(self, *maps: Tensor) -> Tensor:
+    def shares(self) -> Sequence[Tensor]:
+        """What each map counts: at least 0, together (nearly) 1. EfficientDet's fast normalised fusion (Tan et al. 2020, section 3.3)."""
         weights = relu(self.weights)
-        shares = weights / (weights.sum() + 1e-4)
-        merged = sum(share * values for share, values in zip(shares, maps, strict=True))
+        return (weights / (weights.sum() + 1e-4)).unbind()
+
+    def forward(self, merged: Tensor) -> Tensor:
         return self.norm(self.pointwise(self.depthwise(silu(merged))))
 
 
@@ -89,10 +88,14 @@ class BiFPNCell(nn.Module):
 
     def forward(self, down: Sequence[Tensor], up: Sequence[Tensor]) -> list[Tensor]:
         """Three levels, finest first; ``down`` and ``up`` are what either way reads, of ``up`` the last two."""
-        hidden = self.hidden(down[1], upsample(down[2], down[1]))
-        fine = self.fine(down[0], upsample(hidden, down[0]))
-        middle = self.middle(up[1], hidden, halve(fine, hidden))
-        return [fine, middle, self.coarse(up[2], halve(middle, up[2]))]
+        own, other = self.hidden.shares()
+        hidden = self.hidden(own * down[1] + upsample(other * down[2], down[1]))
+        own, other = self.fine.shares()
+        fine = self.fine(own * down[0] + upsample(other * hidden, down[0]))
+        own, same, other = self.middle.shares()
+        middle = self.middle(own * up[1] + same * hidden + halve(fine, hidden, other))
+        own, other = self.coarse.shares()
+        return [fine, middle, self.coarse(own * up[2] + halve(middle, up[2], other))]
 
 
 class BiFPN(nn.Module):
@@ -116,11 +119,13 @@ class BiFPN(nn.Module):
         return down
 
 
-def halve(fine: Tensor, coarse: Tensor) -> Tensor:
-    """``fine`` at the height and width of ``coarse``, half of its own: maxima of 3x3, zeros outside, which count."""
+def halve(fine: Tensor, coarse: Tensor, share: Tensor) -> Tensor:
+    """``share`` of ``fine`` at the height and width of ``coarse``, half of its own: maxima of 3x3, zeros outside, which count."""
     (height, width), (rows, columns) = fine.shape[-2:], coarse.shape[-2:]
-    # An odd side has a zero in front, too. Said by what the coarser map measures, which tracing with free sizes can follow.
-    return max_pool2d(pad(fine, (2 * columns - width, 1, 2 * rows - height, 1)), 3, 2)
+    # An odd side has a zero in front, too; said by what the coarser map measures, which tracing with free sizes can follow.
+    padded = pad(fine, (2 * columns - width, 1, 2 * rows - height, 1))
+    # Weighed between the two: onnxsim and ONNX Runtime take padding in front of a MaxPool for its own, which is with minus infinity.
+    return max_pool2d(share * padded, 3, 2)
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:

@@ -266,6 +266,18 @@ def _conv(
     return convolve(x, weight, bias, stride=strides.tolist(), dilation=dilations.tolist(), groups=int(groups))
 
 
+def _max_pool(
+    x: Tensor, kernel_sizes: Tensor, strides: Tensor, pad_type: str, pad: Tensor | None = None, ceil_mode: Tensor | None = None
+) -> Tensor:
+    if pad_type not in ("custom", "valid") or (ceil_mode is not None and bool(ceil_mode)):
+        raise UserError(f"pooling with pad_type {pad_type} and ceil_mode {ceil_mode} is not known to the evaluator")
+    if pad_type == "custom" and pad is not None:
+        before, after = pad.tolist()[0::2], pad.tolist()[1::2]
+        sides = [side for pair in zip(reversed(before), reversed(after), strict=True) for side in pair]
+        x = functional.pad(x, sides, value=-torch.inf)
+    return functional.max_pool2d(x, kernel_sizes.tolist(), strides.tolist())
+
+
 def _slice_by_index(
     x: Tensor,
     begin: Tensor,
@@ -382,10 +394,12 @@ _OPERATORS: dict[str, Callable[..., Tensor | Sequence[Tensor]]] = {
     "clip": lambda x, alpha, beta: x.clamp(alpha, beta),
     "concat": _concat,
     "conv": _conv,
+    "elu": lambda x, alpha: torch.where(x > 0, x, alpha * (x.exp() - 1)),
     "expand_dims": _expand_dims,
     "leaky_relu": lambda x, alpha: torch.where(x < 0, alpha * x, x),
     "linear": lambda x, weight, bias=None: functional.linear(x, weight, bias),
     "matmul": _matmul,
+    "max_pool": _max_pool,
     "mul": lambda x, y: x * y,
     "pad": _pad,
     "pixel_shuffle": pixel_shuffle,
@@ -397,6 +411,7 @@ _OPERATORS: dict[str, Callable[..., Tensor | Sequence[Tensor]]] = {
     "resample": _resample,
     "reshape": lambda x, shape: x.reshape(shape.tolist()),
     "sigmoid": lambda x: 1 / (1 + (-x).exp()),
+    "silu": lambda x: x / (1 + (-x).exp()),
     "slice_by_index": _slice_by_index,
     "softmax": lambda x, axis: torch.softmax(x, int(axis)),
     "split": _split,
