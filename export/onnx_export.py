@@ -17,7 +17,7 @@ import torch
 from onnxscript import optimizer
 
 from export.deform_routes import ONNX_TRANSLATIONS, ROUTES, Requirements
-from export.package import OUTPUTS, Limits, Progress, Target, converter_failed, package
+from export.package import Limits, Progress, Target, converter_failed, outputs_of, package
 from export.rewrites import apply_rewrites
 from export.rewrites.heads import DeployModel
 from model.artifact import Artifact, Parity, RuntimeSpec
@@ -97,7 +97,7 @@ def convert_to_onnx(model: DeployModel, name: str, opset: int, size: tuple[int, 
                 dynamo=True,
                 opset_version=opset,
                 input_names=["image"],
-                output_names=list(OUTPUTS),
+                output_names=list(outputs_of(model.detector.config)),
                 dynamic_shapes=None if size else dynamic,
                 custom_translation_table=ONNX_TRANSLATIONS,
                 optimize=False,

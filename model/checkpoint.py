@@ -149,12 +149,25 @@ def _recognise(state: dict[str, Tensor], path: Path) -> ModelConfig:
         first = next(iter(state))
         wanted = "body.* and one of fpn.*, wfpn.*, bifpn.*"
         raise UserError(f"{path} is of no known layout ({wanted} expected, found {first!r} and {len(state) - 1} others)")
-    found = (has(".scm."), has(".edam_backbone."), has(".offset_conv."))
+    body = next(name for name in state if name.startswith("body."))
+    found = (has(".scm."), has(".edam_backbone."), has(".offset_conv."), has(".LandmarkHead."))
     for config in VARIANTS.values():
-        if necks == [config.neck] and found == (config.context == "scm", config.attention == "edam", bool(config.deform)):
+        parts = (config.context == "scm", config.attention == "edam", bool(config.deform), config.landmarks)
+        if necks == [config.neck] and found == parts and _has_backbone(state, config):
             return config
-    names = necks + [name for name, there in zip(("scm", "edam", "deformable"), found, strict=True) if there]
+    names = [body, *necks, *(name for name, there in zip(("scm", "edam", "deformable", "landmarks"), found, strict=True) if there)]
     raise UserError(f"{path} combines modules as no variant does ({', '.join(names)}); known: {', '.join(VARIANTS)}")
+
+
+def _has_backbone(state: dict[str, Tensor], config: ModelConfig) -> bool:
+    """Whether ``body.*`` looks like a configuration's backbone: by the shapes of a few layers that tell them apart."""
+    shapes = {
+        "mobilenetv1_025": {"stage3.1.3.weight": (256, 256, 1, 1)},
+        "mobilenetv2": {"stage1.0.expand.0.weight": (128, 64, 1, 1)},
+        "mobilenetv2_x6": {"stage1.0.expand.0.weight": (384, 64, 1, 1)},
+        "resnet50": {"layer4.2.conv3.weight": (2048, 512, 1, 1)},
+    }[config.backbone]
+    return all(f"body.{name}" in state and tuple(state[f"body.{name}"].shape) == shape for name, shape in shapes.items())
 
 
 _PUBLIC_CONTEXT = {

@@ -21,7 +21,8 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     variant: str
     """Name of the row in the zoo; the key of :data:`VARIANTS` for the stock ones."""
-    backbone: Literal["mobilenetv1_025"] = "mobilenetv1_025"
+    backbone: Literal["mobilenetv1_025", "mobilenetv2", "mobilenetv2_x6", "resnet50"] = "mobilenetv1_025"
+    """See :mod:`model.backbones`."""
     neck: Literal["fpn", "wfpn", "bifpn"] = "fpn"
     """``fpn`` (Lin et al. 2017), ``wfpn`` (learned, spatially varying merge weights) or ``bifpn`` (down and up again, one weight a map)."""
     context: Literal["ssh", "scm"] = "ssh"
@@ -30,7 +31,7 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """The 3x3 convolution behind the concatenated branches of ``scm``; ``none`` for ``ssh``."""
     attention: Literal["none", "edam"] = "none"
     """``edam`` puts channel and spatial attention behind the backbone, the neck and the context module of every level."""
-    activation: Literal["leaky_relu", "elu"] = "leaky_relu"
+    activation: Literal["leaky_relu", "elu", "relu"] = "leaky_relu"
     """Behind the convolutions of neck and context; the backbone has its own."""
     deform: tuple[Literal["neck", "context"], ...] = ()
     """Where 3x3 convolutions are deformable: the neck's merges, the context modules' branches."""
@@ -38,6 +39,8 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Offsets are clamped to so many pixels either way; ``None`` for no limit."""
     channels: Annotated[int, Meta(ge=4, le=1024, multiple_of=4)] = 64
     """Width of neck, context and head inputs."""
+    landmarks: bool = True
+    """Whether there are heads for five landmarks; ``False`` detects only."""
     strides: tuple[Positive, Positive, Positive] = (8, 16, 32)
     """Input pixels per cell, level by level."""
     min_sizes: tuple[tuple[Positive, ...], tuple[Positive, ...], tuple[Positive, ...]] = ((16, 32), (64, 128), (256, 512))
@@ -81,6 +84,9 @@ VARIANTS: dict[str, ModelConfig] = {
         ModelConfig("acwface", neck="wfpn", context="scm", context_fusion="dense", attention="edam"),
         ModelConfig("acwface_dcn", neck="wfpn", context="scm", context_fusion="depthwise", attention="edam", deform=("neck", "context")),
         ModelConfig("biretina", neck="bifpn", activation="elu"),
+        ModelConfig("retinaface_mobilenetv2", backbone="mobilenetv2", strides=(4, 8, 16), landmarks=False),
+        ModelConfig("retinaface_mobilenetv2_x6", backbone="mobilenetv2_x6", strides=(4, 8, 16), landmarks=False),
+        ModelConfig("retinaface_resnet50", backbone="resnet50", channels=256, activation="relu"),
     )
 }
 """The rows of the published table, in its order, then relatives."""

@@ -10,12 +10,24 @@ from torch import nn
 from model.deform_conv import DeformConv2d
 
 LEAKY_SLOPE = 0.1
-ACTIVATIONS = {"leaky_relu": lambda: nn.LeakyReLU(LEAKY_SLOPE, inplace=True), "elu": lambda: nn.ELU(inplace=True)}
-"""By name, see :attr:`model.config.ModelConfig.activation`."""
+ACTIVATIONS = {
+    "leaky_relu": lambda: nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
+    "elu": lambda: nn.ELU(inplace=True),
+    "relu": lambda: nn.ReLU(inplace=True),
+    "relu6": lambda: nn.ReLU6(inplace=True),
+}
+"""By name; for neck and context see :attr:`model.config.ModelConfig.activation`."""
 
 
 def conv_bn(
-    in_channels: int, out_channels: int, *, kernel: int = 3, stride: int = 1, deform: bool = False, act: str | None = "leaky_relu"
+    in_channels: int,
+    out_channels: int,
+    *,
+    kernel: int = 3,
+    stride: int = 1,
+    groups: int = 1,
+    deform: bool = False,
+    act: str | None = "leaky_relu",
 ) -> nn.Sequential:
     """``(N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))``.
 
@@ -26,7 +38,7 @@ def conv_bn(
     if deform:
         conv: nn.Module = DeformConv2d(in_channels, out_channels)
     else:
-        conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
+        conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
     layers = [conv, nn.BatchNorm2d(out_channels)]
     if act is not None:
         layers.append(ACTIVATIONS[act]())

@@ -27,8 +27,10 @@ from runtime_bench.detect import FaceDetector, artifact_detector
 from runtime_bench.runtimes.libraries import library_path
 from runtime_bench.runtimes.onnxruntime import session_options
 
-_INTEGER = ("Conv", "MatMul", "LeakyRelu", "Relu", "Concat", "Resize", "Add")
-"""Operators that are computed in integers. Attention's products and sigmoids are not: measured, they got slower and worse."""
+_ACTIVATIONS = ("LeakyRelu", "Relu", "Clip")
+_INTEGER = ("Conv", "MatMul", *_ACTIVATIONS, "Concat", "Resize", "Add")
+"""Operators that are computed in integers. Attention's products and sigmoids are not: measured, they got slower and worse. ONNX Runtime has
+no ELU for integers."""
 _WEIGHTED = {"Conv": 1, "MatMul": 1, "DeformConv": 1, "DeformConvTiled": 2}
 """Which input of an operator is its weight."""
 _STORED = {"DeformConv": 0, "DeformConvTiled": 2}
@@ -125,7 +127,7 @@ class OnnxInt8:
             if (
                 not self._integer(node)
                 or (layer and (name in kept or (only is not None and name not in only)))
-                or (node.op_type in ("LeakyRelu", "Relu") and node.input[0] in floats)
+                or (node.op_type in _ACTIVATIONS and node.input[0] in floats)
                 or (not layer and only is not None)
             ):
                 excluded.append(node.name)

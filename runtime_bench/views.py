@@ -62,7 +62,8 @@ def look(detector: FaceDetector, image: np.ndarray, views: Iterable[View], thres
 def unmirror(found: Detections, width: int) -> Detections:
     """Detections in a mirrored photograph of this width, put back."""
     boxes = found.boxes[:, [2, 1, 0, 3]] * np.float32([-1, 1, -1, 1]) + np.float32([width, 0, width, 0])
-    landmarks = found.landmarks[:, MIRRORED] * np.float32([-1, 1]) + np.float32([width, 0])
+    order = MIRRORED[: found.landmarks.shape[1]]  # none of none
+    landmarks = found.landmarks[:, order] * np.float32([-1, 1]) + np.float32([width, 0])
     return Detections(boxes, found.scores, landmarks)
 
 

@@ -135,9 +135,8 @@ def _inherit_laterals(source: Detector, target: Detector) -> None:
 
 def _importance(source: Detector, level: int) -> Tensor:
     """How much the heads listen to each channel of a context module's first branch: head weights times the channel's spread."""
-    heads = (source.class_heads[level], source.box_heads[level], source.landmark_heads[level])
     norm = source.context[level].branch1[1]
-    loudness = sum(head.weight.flatten(1).square().mean(0) for head in heads)[: norm.num_features]
+    loudness = sum(head.weight.flatten(1).square().mean(0) for head in (heads[level] for heads in source.heads))[: norm.num_features]
     return loudness * norm.weight.square()
 
 
@@ -158,7 +157,7 @@ def _ssh_to_scm(ssh: SSH, scm: SCM, target: Detector, level: int, importance: Te
     # Channels of SSH: 32 + 16 + 16. Of SCM: 16 of those 32, 16, 16, and 16 new ones.
     half = ssh.branch1[1].num_features
     inherited = torch.cat([chosen, torch.arange(half, half + 2 * quarter)])
-    for heads in (target.class_heads, target.box_heads, target.landmark_heads):
+    for heads in target.heads:
         weight = heads[level].weight
         kept = weight[:, inherited].clone()
         weight.zero_()
@@ -175,7 +174,7 @@ def _undo_gain(target: Detector) -> None:
             if isinstance(part[0], DeformConv2d):
                 part[0].offset_conv.weight.div_(EDAM_GAIN)
                 part[0].modulator_conv.weight.div_(EDAM_GAIN)
-    for heads in (target.class_heads, target.box_heads, target.landmark_heads):
+    for heads in target.heads:
         for head in heads:
             head.weight.div_(EDAM_GAIN)
 
@@ -186,7 +185,8 @@ def _change_anchors(target: Detector, old_sides: Sequence[Sequence[int]]) -> Non
         ratio = torch.tensor(sides[0]) / torch.tensor(sides[1])
         centre = torch.stack([ratio, ratio, torch.ones_like(ratio), torch.ones_like(ratio)], dim=1).flatten()
         point = ratio.repeat_interleave(10)
-        for head, factor in ((target.box_heads[level], centre), (target.landmark_heads[level], point)):
+        for heads, factor in zip(target.heads[1:], (centre, point), strict=False):
+            head = heads[level]
             head.weight.mul_(factor.view(-1, 1, 1, 1))
             head.bias.mul_(factor)
         growth = ratio.log() / target.config.variances[1]
@@ -272,7 +272,7 @@ def fit_context(source: Detector, target: Detector, images: Iterable[Tensor]) ->
         _identity_norm(norm)
         norm.bias.copy_(bias)
         features = [(_rows(target.context_attention[level](scm(x * gain))), ssh(x)) for x in inputs]
-        heads = [(getattr(source, kind)[level], getattr(target, kind)[level]) for kind in ("class_heads", "box_heads", "landmark_heads")]
+        heads = [(theirs[level], own[level]) for theirs, own in zip(source.heads, target.heads, strict=False)]
         answers = [(own, torch.cat([_rows(old(theirs)) for old, _ in heads], dim=1)) for own, theirs in features]
         # Faces are rare: cells that the source takes for one count as much as all others together.
         importance = [_faceness(row) for _, row in answers]

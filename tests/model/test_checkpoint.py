@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch.nn import functional
+from torchvision.models import resnet50
 
 from model.checkpoint import _public_names, default_checkpoint, load_checkpoint, save_checkpoint
 from model.config import VARIANTS
@@ -108,6 +109,15 @@ def test_bifpn_computes_what_the_public_keys_say(size, tmp_path):
         features = detector.backbone(torch.randn(1, 3, *size) * 50)
         for ours, expected in zip(detector.neck(features), public_bifpn(state, features), strict=True):
             torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_resnet50_has_the_public_names():
+    """RetinaFace's, and torchvision's behind ``body.``; the classifier is left out."""
+    names = set(_public_names(VARIANTS["retinaface_resnet50"]).values())
+    body = {f"body.{name}" for name in resnet50().state_dict() if not name.startswith("fc.")}
+    rest = {"fpn.output3.0.weight", "fpn.merge2.1.running_var", "ssh1.conv5X5_1.0.weight", "BboxHead.2.conv1x1.bias"}
+    assert body | rest <= names
+    assert {name for name in names if name.startswith("body.")} == body
 
 
 def test_the_two_layouts_number_merges_from_opposite_ends(tmp_path):

@@ -40,6 +40,9 @@ def test_true_columns(summary):
         "acwface": 567_258,
         "acwface_dcn": 641_751,
         "biretina": 436_171,
+        "retinaface_mobilenetv2": 1_185_572,
+        "retinaface_mobilenetv2_x6": 1_831_716,
+        "retinaface_resnet50": 27_293_600,  # as published
     }
     # By hand, 640x640: a tap matrix is 9 * in * out a position, a bilinear sample 4 a tap and channel. Merges work on 80x80 and 40x40, the
     # seven branch layers of each level (two from 64 channels, five from 16, all to 16) on 80x80, 40x40 and 20x20.
