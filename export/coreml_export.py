@@ -8,7 +8,7 @@ import logging
 import sys
 import tomllib
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,15 +21,16 @@ from export.bounded import require_limit
 from export.coreml_custom import register_custom_layer
 from export.coreml_routes import COREML_ROUTES
 from export.kernel import VERSION
+from export.model_card import found
 from export.package import (
     INPUT_DESCRIPTION,
     LICENCE,
     OUTPUT_DESCRIPTIONS,
-    OUTPUTS,
     Limits,
     Progress,
     Target,
     converter_failed,
+    outputs_of,
     package,
     require_multiples,
 )
@@ -60,7 +61,7 @@ def export_coreml(
     progress: Progress,
     without: Collection[str] = (),
 ) -> Parity:
-    """Write a Core ML artifact: picture in, fixed size, outputs in the order of :data:`export.package.OUTPUTS`, for iOS 16 and newer.
+    """Write a Core ML artifact: picture in, fixed size, outputs in the order of :func:`export.package.outputs_of`, for iOS 16 and newer.
 
     Args:
         checkpoint: what to export.
@@ -124,13 +125,13 @@ def convert_to_coreml(
     model = apply_rewrites(checkpoint.detector, dcn, without, COREML_ROUTES, MOBILE_REWRITES)
     _enlarge_first_weights(model)
     converted = _convert(converter, model, config, dcn, precision, size, throughout)
-    converted.short_description = f"Face detector {config.variant}: boxes, scores and five landmarks. Weights: {checkpoint.source}"
+    converted.short_description = f"Face detector {config.variant}: {found(config.landmarks)}. Weights: {checkpoint.source}"
     converted.author = "ACWFace toolchain"
     converted.license = LICENCE
     converted.version = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     converted.input_description["image"] = INPUT_DESCRIPTION
-    for name, description in OUTPUT_DESCRIPTIONS.items():
-        converted.output_description[name] = description
+    for name in outputs_of(config):
+        converted.output_description[name] = OUTPUT_DESCRIPTIONS[name]
     return converted
 
 
@@ -175,14 +176,14 @@ def _convert(
             picture = ct.ImageType("image", shape, scale=1 / PIXEL_UNIT, bias=bias, color_layout=config.colour_order)
             if dcn == "custom":
                 register_custom_layer()
-                return _converted_to_layers(ct, traced, picture, precision)
+                return _converted_to_layers(ct, traced, picture, outputs_of(config), precision)
             return ct.convert(
                 traced,
                 convert_to="mlprogram",
                 minimum_deployment_target=ct.target.iOS16,
                 compute_precision=ct.transform.FP16ComputePrecision(in_half) if precision == "fp16" else ct.precision.FLOAT32,
                 inputs=[picture],
-                outputs=[ct.TensorType(name=name, dtype=np.float32) for name in OUTPUTS],
+                outputs=[ct.TensorType(name=name, dtype=np.float32) for name in outputs_of(config)],
                 skip_model_load=True,
             )
     except Exception as error:  # whatever the converter raises
@@ -191,8 +192,8 @@ def _convert(
         ) from error
 
 
-def _converted_to_layers(ct: ModuleType, traced: torch.jit.ScriptModule, picture: Any, precision: str) -> Any:
-    outputs = [ct.TensorType(name=name) for name in OUTPUTS]
+def _converted_to_layers(ct: ModuleType, traced: torch.jit.ScriptModule, picture: Any, names: Iterable[str], precision: str) -> Any:
+    outputs = [ct.TensorType(name=name) for name in names]
     network = ct.convert(traced, convert_to="neuralnetwork", inputs=[picture], outputs=outputs, skip_model_load=True)
     if precision == "fp32":
         return network

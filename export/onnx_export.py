@@ -17,7 +17,7 @@ import torch
 from onnxscript import optimizer
 
 from export.deform_routes import ONNX_TRANSLATIONS, ROUTES, Requirements
-from export.package import OUTPUTS, Limits, Progress, Target, converter_failed, package
+from export.package import Limits, Progress, Target, converter_failed, outputs_of, package
 from export.rewrites import apply_rewrites
 from export.rewrites.heads import DeployModel
 from model.artifact import Artifact, Parity, RuntimeSpec
@@ -85,7 +85,8 @@ def convert_to_onnx(model: DeployModel, name: str, opset: int, size: tuple[int, 
     """
     # Any size will do to trace a dynamic model, but height and width must differ, or they are taken for one.
     image = torch.zeros(1, 3, *(size or (256, 320)))
-    dynamic = {"image": {2: torch.export.Dim("height", min=1), 3: torch.export.Dim("width", min=1)}}
+    # Nor does it matter what the smallest is: the file says nothing of it. Maps of one pixel have a memory layout that tracing asks about.
+    dynamic = {"image": {2: torch.export.Dim("height", min=33), 3: torch.export.Dim("width", min=33)}}
     log = io.StringIO()
     try:
         with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log), warnings.catch_warnings(), _logging_to(log):
@@ -96,7 +97,7 @@ def convert_to_onnx(model: DeployModel, name: str, opset: int, size: tuple[int, 
                 dynamo=True,
                 opset_version=opset,
                 input_names=["image"],
-                output_names=list(OUTPUTS),
+                output_names=list(outputs_of(model.detector.config)),
                 dynamic_shapes=None if size else dynamic,
                 custom_translation_table=ONNX_TRANSLATIONS,
                 optimize=False,

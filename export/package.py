@@ -34,8 +34,7 @@ from model.postprocess import Thresholds
 from runtime_bench.detect import FaceDetector, torch_detector
 from runtime_bench.samples import sample_photographs
 
-OUTPUTS = {"scores": (), "box_deltas": (4,), "landmark_deltas": (10,)}
-"""Meaning, and name, of each output in order, with the shape behind batch and anchor."""
+_OUTPUTS = {"scores": (), "box_deltas": (4,), "landmark_deltas": (10,)}
 
 STRIDE = 32
 """Of the coarsest level. TFLite and Core ML files have sides that are multiples of it: every level is twice the next one, which is as
@@ -52,6 +51,11 @@ LICENCE = "Weights trained on WIDER FACE are for research use"
 
 Progress = Callable[[str], None]
 """Called with the name of each stage as it begins."""
+
+
+def outputs_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Meaning, and name, of each output in order, with the shape behind batch and anchor."""
+    return {name: rest for name, rest in _OUTPUTS.items() if config.landmarks or name != "landmark_deltas"}
 
 
 class Limits(NamedTuple):
@@ -119,7 +123,9 @@ def package(
             model=describe_file(model),
             reference=describe_file(folder / REFERENCE),
             input=_input_tensor(config, target),
-            outputs=tuple(OutputTensor(name, name, (1, _anchor_count(config, target.size), *rest)) for name, rest in OUTPUTS.items()),
+            outputs=tuple(
+                OutputTensor(name, name, (1, _anchor_count(config, target.size), *rest)) for name, rest in outputs_of(config).items()
+            ),
             anchors=AnchorSpec(config.strides, config.min_sizes, config.variances),
             thresholds=Thresholds(),
             runtime=target.runtime,

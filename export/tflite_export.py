@@ -53,7 +53,7 @@ def export_tflite(
     progress: Progress,
     without: Collection[str] = (),
 ) -> Parity:
-    """Write a TFLite artifact: NHWC input, fixed size, outputs and signature in the order of :data:`export.package.OUTPUTS`.
+    """Write a TFLite artifact: NHWC input, fixed size, outputs and signature in the order of :func:`export.package.outputs_of`.
 
     Args:
         checkpoint: what to export.

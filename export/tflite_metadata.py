@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import flatbuffers
 
-from export.package import INPUT_DESCRIPTION, LICENCE, OUTPUT_DESCRIPTIONS
+from export.package import INPUT_DESCRIPTION, LICENCE, OUTPUT_DESCRIPTIONS, outputs_of
 from model.config import ModelConfig
 
 METADATA = "TFLITE_METADATA"
@@ -66,7 +66,7 @@ def metadata(config: ModelConfig, title: str, description: str, version: str) ->
             4: listed([table({1: normalization}, union=_NORMALIZATION)]),
         }
     )
-    outputs = [table({0: text(name), 1: text(meaning)}) for name, meaning in OUTPUT_DESCRIPTIONS.items()]
+    outputs = [table({0: text(name), 1: text(OUTPUT_DESCRIPTIONS[name])}) for name in outputs_of(config)]
     graph = table({2: listed([image]), 3: listed(outputs)})
     model = table(
         {0: text(title), 1: text(description), 2: text(version), 3: listed([graph]), 5: text(LICENCE), 7: text(_PARSER)},

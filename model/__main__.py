@@ -49,10 +49,10 @@ def _summary(size: int, as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    print(f"{'variant':22}{'params':>12}{'macs':>10}{'thop params':>14}{'thop macs':>12}   ({size}x{size})")
+    print(f"{'variant':26}{'params':>12}{'macs':>10}{'thop params':>14}{'thop macs':>12}   ({size}x{size})")
     for row in rows:
         published = f"{row['thop_params'] / 1e3:>13.3f}K{row['thop_macs'] / 1e9:>11.3f}G"
-        print(f"{row['variant']:22}{row['params']:>12,}{row['macs'] / 1e9:>9.3f}G{published}")
+        print(f"{row['variant']:26}{row['params']:>12,}{row['macs'] / 1e9:>9.3f}G{published}")
 
 
 if __name__ == "__main__":

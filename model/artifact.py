@@ -98,6 +98,7 @@ class Parity(Struct, frozen=True, forbid_unknown_fields=True):
     scores: float
     boxes_px: float
     landmarks_px: float
+    """0 where the network gives none."""
     anchors: int
     """How many anchors were compared."""
     photographs: int

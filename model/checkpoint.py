@@ -1,14 +1,15 @@
 """Checkpoints: weights and the configuration that they belong to, in one safetensors file.
 
-Foreign PyTorch checkpoints come in through :func:`load_checkpoint` too, from the two public layouts: RetinaFace
-(``body.``, ``fpn.``, ``ssh1.``, ``ClassHead.0.conv1x1.``) and ACWFace (``wfpn.``, ``scm.0.``, ``edam_backbone.0.``, and
-``offset_conv`` / ``modulator_conv`` / ``regular_conv`` in deformable layers).
+Foreign PyTorch checkpoints come in through :func:`load_checkpoint` too, from the public layouts: RetinaFace
+(``body.``, ``fpn.``, ``ssh1.``, ``ClassHead.0.conv1x1.``), ACWFace (``wfpn.``, ``scm.0.``, ``edam_backbone.0.``, and
+``offset_conv`` / ``modulator_conv`` / ``regular_conv`` in deformable layers) and BiRetina (``bifpn.0.conv4_up.``).
 """
 
 from __future__ import annotations
 
 import json
 import pickle
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from model.config import VARIANTS, ModelConfig, variant_config
 from model.detector import Detector, build_detector
 from model.errors import UserError
 from model.files import atomic_file
+from model.necks import NECKS
 
 _HEADER = "checkpoint"
 _FORMAT = 1
@@ -51,7 +53,7 @@ def save_checkpoint(detector: Detector, path: Path, source: str) -> None:
 
 
 def load_checkpoint(path: Path, variant: str | None = None) -> Checkpoint:
-    """Read a checkpoint of ours, or of one of the two public layouts.
+    """Read a checkpoint of ours, or of one of the public layouts.
 
     Args:
         path: a safetensors file of ours; anything else is read by ``torch.load(weights_only=True)``.
@@ -70,6 +72,7 @@ def load_checkpoint(path: Path, variant: str | None = None) -> Checkpoint:
         state = _strip(_read_pickle(path), path)
         config = _recognise(state, path)
         names = _public_names(config)
+        state = {name: tensor for name, tensor in state.items() if not _never_read(name)}
         source = f"imported from {path.name}"
     if variant is not None and config.variant != variant:
         raise UserError(f"{path} holds a {config.variant} checkpoint, not {variant}; pass --variant {config.variant} or another checkpoint")
@@ -141,15 +144,30 @@ def _recognise(state: dict[str, Tensor], path: Path) -> ModelConfig:
     def has(*fragments: str) -> bool:
         return any(fragment in f".{name}" for name in state for fragment in fragments)
 
-    if not has(".body.") or not has(".fpn.", ".wfpn."):
+    necks = [neck for neck in NECKS if has(f".{neck}.")]
+    if not has(".body.") or len(necks) != 1:
         first = next(iter(state))
-        raise UserError(f"{path} is of no known layout (body.* and fpn.* or wfpn.* expected, found {first!r} and {len(state) - 1} others)")
-    found = (has(".wfpn."), has(".scm."), has(".edam_backbone."), has(".offset_conv."))
+        wanted = "body.* and one of fpn.*, wfpn.*, bifpn.*"
+        raise UserError(f"{path} is of no known layout ({wanted} expected, found {first!r} and {len(state) - 1} others)")
+    body = next(name for name in state if name.startswith("body."))
+    found = (has(".scm."), has(".edam_backbone."), has(".offset_conv."), has(".LandmarkHead."))
     for config in VARIANTS.values():
-        if found == (config.neck == "wfpn", config.context == "scm", config.attention == "edam", bool(config.deform)):
+        parts = (config.context == "scm", config.attention == "edam", bool(config.deform), config.landmarks)
+        if necks == [config.neck] and found == parts and _has_backbone(state, config):
             return config
-    names = [name for name, there in zip(("wfpn", "scm", "edam", "deformable"), found, strict=True) if there]
-    raise UserError(f"{path} combines modules as no variant does ({', '.join(names) or 'none'}); known: {', '.join(VARIANTS)}")
+    names = [body, *necks, *(name for name, there in zip(("scm", "edam", "deformable", "landmarks"), found, strict=True) if there)]
+    raise UserError(f"{path} combines modules as no variant does ({', '.join(names)}); known: {', '.join(VARIANTS)}")
+
+
+def _has_backbone(state: dict[str, Tensor], config: ModelConfig) -> bool:
+    """Whether ``body.*`` looks like a configuration's backbone: by the shapes of a few layers that tell them apart."""
+    shapes = {
+        "mobilenetv1_025": {"stage3.1.3.weight": (256, 256, 1, 1)},
+        "mobilenetv2": {"stage1.0.expand.0.weight": (128, 64, 1, 1)},
+        "mobilenetv2_x6": {"stage1.0.expand.0.weight": (384, 64, 1, 1)},
+        "resnet50": {"layer4.2.conv3.weight": (2048, 512, 1, 1)},
+    }[config.backbone]
+    return all(f"body.{name}" in state and tuple(state[f"body.{name}"].shape) == shape for name, shape in shapes.items())
 
 
 _PUBLIC_CONTEXT = {
@@ -163,6 +181,21 @@ _PUBLIC_CONTEXT = {
     "fusion.0": "shuffle_conv",
     "fusion.1": "shuffle_bn",
 }
+_PUBLIC_LATERALS = ("p3_down_channel", "p4_down_channel", "p5_down_channel", "p4_down_channel_2", "p5_down_channel_2")
+_PUBLIC_CELL = {
+    "hidden": ("conv4_up", "p4_w1"),
+    "fine": ("conv3_up", "p3_w1"),
+    "middle": ("conv4_down", "p4_w2"),
+    "coarse": ("conv7_down", "p7_w2"),
+}
+"""BiFPN's convolution and shares; their numbers are of EfficientDet's five levels."""
+_PUBLIC_MERGE = {"depthwise": "depthwise_conv.conv", "pointwise": "pointwise_conv.conv", "norm": "bn"}
+_UNREAD = re.compile(r"bifpn\.\d+\.(conv6_up|conv5_up|conv5_down|conv6_down|p6_w1|p5_w1|p5_w2|p6_w2|p5_to_p6)(\.|$)")
+
+
+def _never_read(name: str) -> bool:
+    """Whether a public key is of a layer that its network makes and never uses: BiFPN's, for levels that are not there."""
+    return _UNREAD.match(name) is not None
 
 
 def _public_names(config: ModelConfig) -> dict[str, str]:
@@ -179,6 +212,8 @@ def _public_name(name: str, config: ModelConfig, deformable: set[str]) -> str:
     room, level, rest = name.split(".", 2)
     if room == "backbone":
         return f"body.{level}.{rest}"
+    if room == "neck" and config.neck == "bifpn":
+        return _public_bifpn_name(name)
     if room == "neck":  # here "level" is the kind of layer
         kind, (level, rest) = level, rest.split(".", 1)
         if kind == "laterals":
@@ -197,6 +232,16 @@ def _public_name(name: str, config: ModelConfig, deformable: set[str]) -> str:
         return f"edam_{place}.{level}.{rest.replace('channel.conv', 'ca.conv1d').replace('spatial.conv', 'sa.conv')}"
     head = {"class_heads": "ClassHead", "box_heads": "BboxHead", "landmark_heads": "LandmarkHead"}[room]
     return f"{head}.{level}.conv1x1.{rest}"
+
+
+def _public_bifpn_name(name: str) -> str:
+    _, kind, number, rest = name.split(".", 3)
+    if kind == "laterals":
+        layer, leaf = rest.split(".")
+        return f"bifpn.0.{_PUBLIC_LATERALS[int(number)]}.{'0.conv' if layer == '0' else layer}.{leaf}"
+    merge, part, *leaf = rest.split(".")
+    conv, shares = _PUBLIC_CELL[merge]
+    return ".".join((f"bifpn.{number}", shares) if part == "weights" else (f"bifpn.{number}.{conv}", _PUBLIC_MERGE[part], *leaf))
 
 
 def _load_strictly(detector: Detector, state: dict[str, Tensor], names: dict[str, str], path: Path) -> None:

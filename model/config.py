@@ -21,21 +21,26 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     variant: str
     """Name of the row in the zoo; the key of :data:`VARIANTS` for the stock ones."""
-    backbone: Literal["mobilenetv1_025"] = "mobilenetv1_025"
-    neck: Literal["fpn", "wfpn"] = "fpn"
-    """``fpn`` (Lin et al. 2017) or ``wfpn`` (learned, spatially varying merge weights)."""
+    backbone: Literal["mobilenetv1_025", "mobilenetv2", "mobilenetv2_x6", "resnet50"] = "mobilenetv1_025"
+    """See :mod:`model.backbones`."""
+    neck: Literal["fpn", "wfpn", "bifpn"] = "fpn"
+    """``fpn`` (Lin et al. 2017), ``wfpn`` (learned, spatially varying merge weights) or ``bifpn`` (down and up again, one weight a map)."""
     context: Literal["ssh", "scm"] = "ssh"
     """``ssh`` (Najibi et al. 2017, three branches) or ``scm`` (four branches and a fusing 3x3 convolution)."""
     context_fusion: Literal["none", "dense", "depthwise"] = "none"
     """The 3x3 convolution behind the concatenated branches of ``scm``; ``none`` for ``ssh``."""
     attention: Literal["none", "edam"] = "none"
     """``edam`` puts channel and spatial attention behind the backbone, the neck and the context module of every level."""
+    activation: Literal["leaky_relu", "elu", "relu"] = "leaky_relu"
+    """Behind the convolutions of neck and context; the backbone has its own."""
     deform: tuple[Literal["neck", "context"], ...] = ()
     """Where 3x3 convolutions are deformable: the neck's merges, the context modules' branches."""
     offset_limit: Annotated[float, Meta(gt=0)] | None = None
     """Offsets are clamped to so many pixels either way; ``None`` for no limit."""
     channels: Annotated[int, Meta(ge=4, le=1024, multiple_of=4)] = 64
     """Width of neck, context and head inputs."""
+    landmarks: bool = True
+    """Whether there are heads for five landmarks; ``False`` detects only."""
     strides: tuple[Positive, Positive, Positive] = (8, 16, 32)
     """Input pixels per cell, level by level."""
     min_sizes: tuple[tuple[Positive, ...], tuple[Positive, ...], tuple[Positive, ...]] = ((16, 32), (64, 128), (256, 512))
@@ -49,6 +54,8 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if (self.context == "scm") == (self.context_fusion == "none"):
             raise ValueError(f"context {self.context} does not go with context_fusion {self.context_fusion}")
+        if self.neck == "bifpn" and "neck" in self.deform:
+            raise ValueError("the convolutions of neck bifpn are depthwise; deform can be context only")
         if len({len(sizes) for sizes in self.min_sizes}) != 1 or not self.min_sizes[0]:
             raise ValueError("every level needs the same number of min_sizes, at least one")
 
@@ -76,9 +83,13 @@ VARIANTS: dict[str, ModelConfig] = {
         ModelConfig("retinaface_wfpn_scm", neck="wfpn", context="scm", context_fusion="dense"),
         ModelConfig("acwface", neck="wfpn", context="scm", context_fusion="dense", attention="edam"),
         ModelConfig("acwface_dcn", neck="wfpn", context="scm", context_fusion="depthwise", attention="edam", deform=("neck", "context")),
+        ModelConfig("biretina", neck="bifpn", activation="elu"),
+        ModelConfig("retinaface_mobilenetv2", backbone="mobilenetv2", strides=(4, 8, 16), landmarks=False),
+        ModelConfig("retinaface_mobilenetv2_x6", backbone="mobilenetv2_x6", strides=(4, 8, 16), landmarks=False),
+        ModelConfig("retinaface_resnet50", backbone="resnet50", channels=256, activation="relu"),
     )
 }
-"""The rows of the published table, in its order."""
+"""The rows of the published table, in its order, then relatives."""
 
 
 def variant_config(name: str) -> ModelConfig:

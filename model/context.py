@@ -15,14 +15,14 @@ from model.layers import conv_bn
 class SSH(nn.Module):
     """Context module of SSH (Najibi et al. 2017, section 3.3) as RetinaFace has it: half, a quarter and a quarter of the channels."""
 
-    def __init__(self, channels: int, fusion: str, deform: bool) -> None:
+    def __init__(self, channels: int, fusion: str, deform: bool, act: str) -> None:
         super().__init__()
         quarter = channels // 4
-        self.branch1 = conv_bn(channels, channels // 2, deform=deform, act=False)
-        self.hidden2 = conv_bn(channels, quarter, deform=deform)
-        self.branch2 = conv_bn(quarter, quarter, deform=deform, act=False)
-        self.hidden3 = conv_bn(quarter, quarter, deform=deform)
-        self.branch3 = conv_bn(quarter, quarter, deform=deform, act=False)
+        self.branch1 = conv_bn(channels, channels // 2, deform=deform, act=None)
+        self.hidden2 = conv_bn(channels, quarter, deform=deform, act=act)
+        self.branch2 = conv_bn(quarter, quarter, deform=deform, act=None)
+        self.hidden3 = conv_bn(quarter, quarter, deform=deform, act=act)
+        self.branch3 = conv_bn(quarter, quarter, deform=deform, act=None)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden2 = self.hidden2(x)
@@ -33,16 +33,16 @@ class SSH(nn.Module):
 class SCM(nn.Module):
     """Context module of ACWFace: four branches of a quarter of the channels each, then a 3x3 convolution over all of them."""
 
-    def __init__(self, channels: int, fusion: str, deform: bool) -> None:
+    def __init__(self, channels: int, fusion: str, deform: bool, act: str) -> None:
         super().__init__()
         quarter = channels // 4
-        self.branch1 = conv_bn(channels, quarter, deform=deform, act=False)
-        self.hidden2 = conv_bn(channels, quarter, deform=deform)
-        self.branch2 = conv_bn(quarter, quarter, deform=deform, act=False)
-        self.hidden3 = conv_bn(quarter, quarter, deform=deform)
-        self.branch3 = conv_bn(quarter, quarter, deform=deform, act=False)
-        self.hidden4 = conv_bn(quarter, quarter, deform=deform)
-        self.branch4 = conv_bn(quarter, quarter, deform=deform, act=False)
+        self.branch1 = conv_bn(channels, quarter, deform=deform, act=None)
+        self.hidden2 = conv_bn(channels, quarter, deform=deform, act=act)
+        self.branch2 = conv_bn(quarter, quarter, deform=deform, act=None)
+        self.hidden3 = conv_bn(quarter, quarter, deform=deform, act=act)
+        self.branch3 = conv_bn(quarter, quarter, deform=deform, act=None)
+        self.hidden4 = conv_bn(quarter, quarter, deform=deform, act=act)
+        self.branch4 = conv_bn(quarter, quarter, deform=deform, act=None)
         groups = channels if fusion == "depthwise" else 1
         self.fusion = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1, groups=groups, bias=False),

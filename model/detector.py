@@ -24,11 +24,12 @@ class RawOutputs(NamedTuple):
     box_deltas: Tensor
     """``(N, A, 4)``: coded centre and size, see :func:`model.postprocess.decode_boxes`."""
     landmark_deltas: Tensor
-    """``(N, A, 10)``: five coded (x, y): left eye, right eye, nose, left and right corner of the mouth, as seen in the image."""
+    """``(N, A, 10)``: five coded (x, y): left eye, right eye, nose, left and right corner of the mouth, as seen in the image.
+    ``(N, A, 0)`` of a network that has no landmarks."""
 
 
 class Detector(nn.Module):
-    """RetinaFace (Deng et al. 2020) and its relatives: backbone, neck, context, three 1x1 heads for each level.
+    """RetinaFace (Deng et al. 2020) and its relatives: backbone, neck, context, two or three 1x1 heads for each level.
 
     Input: ``(N, 3, H, W)`` float, channels and mean as the configuration has them; any H and W. Output: :class:`RawOutputs`.
     """
@@ -39,15 +40,17 @@ class Detector(nn.Module):
         self.backbone = BACKBONES[config.backbone]()
         widths = self.backbone.out_channels
         levels = len(config.strides)
-        self.neck = NECKS[config.neck](widths, config.channels, deform="neck" in config.deform)
+        self.neck = NECKS[config.neck](widths, config.channels, deform="neck" in config.deform, act=config.activation)
         self.context = nn.ModuleList(
-            CONTEXTS[config.context](config.channels, config.context_fusion, "context" in config.deform) for _ in range(levels)
+            CONTEXTS[config.context](config.channels, config.context_fusion, "context" in config.deform, config.activation)
+            for _ in range(levels)
         )
         self.backbone_attention = nn.ModuleList(_attention(config, width) for width in widths)
         self.neck_attention = nn.ModuleList(_attention(config, config.channels) for _ in range(levels))
         self.context_attention = nn.ModuleList(_attention(config, config.channels) for _ in range(levels))
         self.class_heads, self.box_heads, self.landmark_heads = (
-            nn.ModuleList(nn.Conv2d(config.channels, config.anchors_per_cell * values, 1) for _ in range(levels)) for values in (2, 4, 10)
+            nn.ModuleList(nn.Conv2d(config.channels, config.anchors_per_cell * values, 1) for _ in range(levels if values else 0))
+            for values in (2, 4, 10 if config.landmarks else 0)
         )
 
         for module in self.modules():
@@ -62,9 +65,14 @@ class Detector(nn.Module):
 
     def forward(self, image: Tensor) -> RawOutputs:
         features = self.features(image)
-        return RawOutputs(
-            _gather(self.class_heads, features, 2), _gather(self.box_heads, features, 4), _gather(self.landmark_heads, features, 10)
-        )
+        logits = _gather(self.class_heads, features, 2)
+        landmarks = _gather(self.landmark_heads, features, 10) if self.config.landmarks else logits[..., :0]
+        return RawOutputs(logits, _gather(self.box_heads, features, 4), landmarks)
+
+    @property
+    def heads(self) -> list[nn.ModuleList]:
+        """Those for class, box and, where there are any, landmarks: a 1x1 convolution for each level."""
+        return [heads for heads in (self.class_heads, self.box_heads, self.landmark_heads) if len(heads)]
 
     def use_training_forms(self, operator: Operator | None = mix_then_sample) -> None:
         """Compute the same function (up to rounding) in forms whose backward pass is fast: several times on a CPU.

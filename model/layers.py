@@ -1,6 +1,6 @@
 """The convolution blocks that backbone, necks and context modules are made of.
 
-All of them are plain ``nn.Sequential``: convolution without bias, batch norm, LeakyReLU.
+All of them are plain ``nn.Sequential``: convolution without bias, batch norm, an activation.
 """
 
 from __future__ import annotations
@@ -10,19 +10,38 @@ from torch import nn
 from model.deform_conv import DeformConv2d
 
 LEAKY_SLOPE = 0.1
+ACTIVATIONS = {
+    "leaky_relu": lambda: nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
+    "elu": lambda: nn.ELU(inplace=True),
+    "relu": lambda: nn.ReLU(inplace=True),
+    "relu6": lambda: nn.ReLU6(inplace=True),
+}
+"""By name; for neck and context see :attr:`model.config.ModelConfig.activation`."""
 
 
 def conv_bn(
-    in_channels: int, out_channels: int, *, kernel: int = 3, stride: int = 1, deform: bool = False, act: bool = True
+    in_channels: int,
+    out_channels: int,
+    *,
+    kernel: int = 3,
+    stride: int = 1,
+    groups: int = 1,
+    deform: bool = False,
+    act: str | None = "leaky_relu",
 ) -> nn.Sequential:
-    """``(N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))``; ``deform`` replaces the 3x3 convolution by a deformable one."""
+    """``(N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))``.
+
+    Args:
+        deform: put a deformable convolution in the place of the 3x3 convolution.
+        act: one of :data:`ACTIVATIONS`, ``None`` to end with batch norm.
+    """
     if deform:
         conv: nn.Module = DeformConv2d(in_channels, out_channels)
     else:
-        conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
+        conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
     layers = [conv, nn.BatchNorm2d(out_channels)]
-    if act:
-        layers.append(nn.LeakyReLU(LEAKY_SLOPE, inplace=True))
+    if act is not None:
+        layers.append(ACTIVATIONS[act]())
     return nn.Sequential(*layers)
 
 

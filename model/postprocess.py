@@ -21,7 +21,7 @@ class Detections:
     scores: np.ndarray
     """``(F,)`` float32 in 0 to 1."""
     landmarks: np.ndarray
-    """``(F, 5, 2)`` float32: x, y of :data:`LANDMARK_NAMES`."""
+    """``(F, 5, 2)`` float32: x, y of :data:`LANDMARK_NAMES`; ``(F, 0, 2)`` where the network gives none."""
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -56,8 +56,8 @@ def decode_boxes(deltas: np.ndarray, anchors: np.ndarray, variances: tuple[float
 
 
 def decode_landmarks(deltas: np.ndarray, anchors: np.ndarray, variances: tuple[float, float]) -> np.ndarray:
-    """``(A, 10)`` deltas to ``(A, 5, 2)`` points in the anchors' pixels: each coded like a box's centre."""
-    return anchors[:, None, :2] + deltas.reshape(-1, 5, 2) * variances[0] * anchors[:, None, 2:]
+    """``(A, 10)`` deltas to ``(A, 5, 2)`` points in the anchors' pixels, or none to none: each coded like a box's centre."""
+    return anchors[:, None, :2] + deltas.reshape(len(deltas), deltas.shape[1] // 2, 2) * variances[0] * anchors[:, None, 2:]
 
 
 def postprocess(
@@ -73,7 +73,7 @@ def postprocess(
 
     Args:
         scores: ``(A,)`` face probabilities.
-        box_deltas, landmark_deltas: ``(A, 4)`` and ``(A, 10)``.
+        box_deltas, landmark_deltas: ``(A, 4)`` and ``(A, 10)`` or ``(A, 0)``.
         anchors: ``(A, 4)``.
         variances: of the box coding.
         thresholds: what to keep.

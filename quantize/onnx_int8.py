@@ -26,15 +26,17 @@ from runtime_bench.detect import FaceDetector, artifact_detector
 from runtime_bench.runtimes.libraries import library_path
 from runtime_bench.runtimes.onnxruntime import session_options
 
-_INTEGER = ("Conv", "MatMul", "LeakyRelu", "Relu", "Concat", "Resize", "Add", "Transpose")
-"""Operators that are computed in integers. Attention's products and sigmoids are not: measured, they got slower and worse."""
+_ACTIVATIONS = ("LeakyRelu", "Relu", "Clip")
+_INTEGER = ("Conv", "MatMul", *_ACTIVATIONS, "Concat", "Resize", "Add", "Transpose")
+"""Operators that are computed in integers. Attention's products and sigmoids are not: measured, they got slower and worse. ONNX Runtime has
+no ELU for integers."""
 _OURS = {"DeformConvTiled": "QDeformConvTiled", "Conv3x3": "QConv3x3"}
 """Operators of the kernel that have a form in integers."""
 _IMAGE = {"DeformConvTiled": 1, "Conv3x3": 0}
 """Which of their inputs is the image; weight and bias follow."""
 _WEIGHTED = {"Conv": 1, "MatMul": 1, "DeformConv": 1, "DeformConvTiled": 2, "Conv3x3": 1}
 """Which input of an operator is its weight."""
-_FOLLOWING = ("LeakyRelu", "Relu", "Transpose", "Reshape", "Concat")
+_FOLLOWING = (*_ACTIVATIONS, "Transpose", "Reshape", "Concat")
 """Operators that stay in float with what they read."""
 _STORED = {"DeformConv": 0, "DeformConvTiled": 2}
 """Operators that are computed in float, whose weights are stored in integers nevertheless, and the axis of their output channels."""

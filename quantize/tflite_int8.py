@@ -32,15 +32,17 @@ _Op = schema.BuiltinOperator
 _AXIS = {_Op.CONV_2D: 0, _Op.DEPTHWISE_CONV_2D: 3}
 """Operators with weights, and the weights' axis of output channels."""
 _MOVING = {
-    _Op.CONCATENATION, _Op.DEPTH_TO_SPACE, _Op.GATHER, _Op.MAXIMUM, _Op.MINIMUM, _Op.PAD, _Op.REDUCE_MAX, _Op.RESHAPE,
+    _Op.CONCATENATION, _Op.DEPTH_TO_SPACE, _Op.GATHER, _Op.MAXIMUM, _Op.MAX_POOL_2D, _Op.MINIMUM, _Op.PAD, _Op.REDUCE_MAX, _Op.RESHAPE,
     _Op.RESIZE_NEAREST_NEIGHBOR, _Op.SLICE, _Op.STRIDED_SLICE, _Op.TRANSPOSE,
 }  # fmt: skip
 """Operators that only choose and move values: one scale for all that goes in and comes out."""
-_COMPUTING = {_Op.ABS, _Op.ADD, _Op.LEAKY_RELU, _Op.MEAN, _Op.MUL, _Op.RELU, _Op.RELU_N1_TO_1, _Op.SUB, _Op.SUM}
+_COMPUTING = {
+    _Op.ABS, _Op.ADD, _Op.ELU, _Op.LEAKY_RELU, _Op.MEAN, _Op.MUL, _Op.RELU, _Op.RELU6, _Op.RELU_N1_TO_1, _Op.SUB, _Op.SUM,
+}  # fmt: skip
 """Operators whose inputs and outputs may each have a scale of its own."""
 _COORDINATES = (_Op.FLOOR, _Op.CAST)
 """What they read is a place in a feature map: eight bits tell 256 apart, a map is 80 wide and samples lie between its pixels."""
-_VERSIONS = {_Op.CONV_2D: 3, _Op.DEPTHWISE_CONV_2D: 3, _Op.QUANTIZE: 1, _Op.RELU_N1_TO_1: 1, _Op.RESHAPE: 1}
+_VERSIONS = {_Op.CONV_2D: 3, _Op.DEPTHWISE_CONV_2D: 3, _Op.ELU: 1, _Op.QUANTIZE: 1, _Op.RELU_N1_TO_1: 1, _Op.RESHAPE: 1}
 """Of operators on int8, where they are not 2."""
 
 

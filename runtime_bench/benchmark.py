@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import os
 import sys
 import time
@@ -201,7 +202,8 @@ _peak = functools.cache(measure_peak)
 def _roofline(artifact: Artifact, references: References, tensor: np.ndarray, threads: int) -> Roofline:
     height, width = tensor.shape[2:]
     anchors = artifact.manifest.anchors
-    outputs = 4 * 15 * len(make_anchors(height, width, anchors.strides, anchors.min_sizes))  # score, box and landmarks in single precision
+    values = sum(math.prod(output.shape[2:]) for output in artifact.manifest.outputs)  # of an anchor, in single precision
+    outputs = 4 * values * len(make_anchors(height, width, anchors.strides, anchors.min_sizes))
     macs, bytes_ = references.macs(artifact, height, width), artifact.manifest.model.size_bytes + tensor.nbytes + outputs
     peak = _peak(threads)
     return Roofline(peak, macs, bytes_, bound_ms=1e-6 * max(2 * macs / peak.gflops, bytes_ / peak.copy_gbs))

@@ -98,7 +98,7 @@ def measure_drift(dataset: WiderFace, reference: Evaluation, found: Evaluation, 
         unpaired=unpaired,
         box_iou=_spread(iou, 5),
         score=_spread(score, 95),
-        landmarks=_spread(landmarks, 95),
+        landmarks=_spread(landmarks[np.isfinite(landmarks)], 95),
         sizes=_by_size(np.concatenate(sizes)),
         changed=tuple(sorted(images, key=lambda image: -image.change)[:_LISTED]),
     )
@@ -133,7 +133,7 @@ def _shared(reference: Evaluation, found: Evaluation) -> list[str]:
 
 
 def _compare(before: Detections, after: Detections, threshold: float) -> tuple[np.ndarray, int]:
-    """``(pairs, 3)`` IoU, score difference and landmark error in percent; and how many detections have no counterpart.
+    """``(pairs, 3)`` IoU, score difference and landmark error in percent, NaN without landmarks; how many detections have no counterpart.
 
     A pair is a detection of each side that overlap each other more than any other. Within one side suppression has left no two that
     overlap much, so there is little to choose from. One that falls below the threshold still has its counterpart: the scores say so.
@@ -148,7 +148,8 @@ def _compare(before: Detections, after: Detections, threshold: float) -> tuple[n
     shown = np.flatnonzero(paired & (first | second[best]))
     other = best[shown]
     sides = before.boxes[shown, 2:] - before.boxes[shown, :2]
-    distances = np.linalg.norm(after.landmarks[other] - before.landmarks[shown], axis=2).mean(axis=1)
+    apart = np.linalg.norm(after.landmarks[other] - before.landmarks[shown], axis=2)
+    distances = apart.mean(axis=1) if apart.shape[1] else np.full(len(shown), np.nan)
     figures = np.column_stack(
         [
             iou[shown, other],

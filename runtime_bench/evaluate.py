@@ -22,6 +22,9 @@ from runtime_bench.widerface import EVALUATION, WiderFace, average_precision, co
 
 if TYPE_CHECKING:
     from runtime_bench.peers import PeerDetector
+    from runtime_bench.views import ViewDetector, Waiting
+
+    Evaluated = FaceDetector | PeerDetector | ViewDetector
 
 
 _AHEAD = 2
@@ -47,14 +50,15 @@ class Evaluation:
 
 
 def protocol(size: tuple[int, int] | None) -> str:
-    """Name of a way to scale photographs; figures of different ways are not comparable."""
+    """Name of a way to look at photographs, once at one scale; figures of different ways are not comparable. Others, of several looks, are
+    :data:`runtime_bench.views.PROTOCOLS`."""
     return f"letterbox-{size[0]}x{size[1]}" if size else "original"
 
 
-def _prepare_ahead(detector: FaceDetector | PeerDetector, dataset: WiderFace) -> Iterator[tuple[str, Future[Prepared]]]:
+def _prepare_ahead(detector: Evaluated, dataset: WiderFace) -> Iterator[tuple[str, Future[Prepared | Waiting]]]:
     """Photographs of ``dataset`` in order, the next ones being read and prepared in a thread while the network has its turn."""
     with ThreadPoolExecutor(1) as pool:
-        waiting: deque[tuple[str, Future[Prepared]]] = deque()
+        waiting: deque[tuple[str, Future[Prepared | Waiting]]] = deque()
         try:
             for name in dataset.faces:
                 waiting.append((name, pool.submit(lambda path: detector.prepare(load_image(path)), dataset.images / name)))
@@ -65,7 +69,7 @@ def _prepare_ahead(detector: FaceDetector | PeerDetector, dataset: WiderFace) ->
             pool.shutdown(cancel_futures=True)
 
 
-def evaluate(detector: FaceDetector | PeerDetector, dataset: WiderFace, label: str) -> Evaluation:
+def evaluate(detector: Evaluated, dataset: WiderFace, label: str) -> Evaluation:
     """Detect faces in every image of ``dataset`` and score them. One that fails is reported on stderr and left out.
 
     Args:

@@ -305,6 +305,18 @@ def _conv(
     return convolve(x, weight, bias, stride=strides.tolist(), dilation=dilations.tolist(), groups=int(groups))
 
 
+def _max_pool(
+    x: Tensor, kernel_sizes: Tensor, strides: Tensor, pad_type: str, pad: Tensor | None = None, ceil_mode: Tensor | None = None
+) -> Tensor:
+    if pad_type not in ("custom", "valid") or (ceil_mode is not None and bool(ceil_mode)):
+        raise UserError(f"pooling with pad_type {pad_type} and ceil_mode {ceil_mode} is not known to the evaluator")
+    if pad_type == "custom" and pad is not None:
+        before, after = pad.tolist()[0::2], pad.tolist()[1::2]
+        sides = [side for pair in zip(reversed(before), reversed(after), strict=True) for side in pair]
+        x = functional.pad(x, sides, value=-torch.inf)
+    return functional.max_pool2d(x, kernel_sizes.tolist(), strides.tolist())
+
+
 def _slice_by_index(
     x: Tensor,
     begin: Tensor,
@@ -445,10 +457,12 @@ _OPERATORS: dict[str, Callable[..., Tensor | Sequence[Tensor]]] = {
     "constexpr_affine_dequantize": lambda quantized_data, zero_point, scale, axis: _dequantize(quantized_data, scale, zero_point, axis),
     "conv": _conv,
     "dequantize": _dequantize,
+    "elu": lambda x, alpha: torch.where(x > 0, x, alpha * (x.exp() - 1)),
     "expand_dims": _expand_dims,
     "leaky_relu": lambda x, alpha: torch.where(x < 0, alpha * x, x),
     "linear": lambda x, weight, bias=None: functional.linear(x, weight, bias),
     "matmul": _matmul,
+    "max_pool": _max_pool,
     "mul": lambda x, y: x * y,
     "pad": _pad,
     "pixel_shuffle": pixel_shuffle,
@@ -461,6 +475,7 @@ _OPERATORS: dict[str, Callable[..., Tensor | Sequence[Tensor]]] = {
     "resample": _resample,
     "reshape": lambda x, shape: x.reshape(shape.tolist()),
     "sigmoid": lambda x: 1 / (1 + (-x).exp()),
+    "silu": lambda x: x / (1 + (-x).exp()),
     "slice_by_index": _slice_by_index,
     "softmax": lambda x, axis: torch.softmax(x, int(axis)),
     "split": _split,

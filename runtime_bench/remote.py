@@ -281,5 +281,5 @@ def _largest_differences(artifact: Artifact, there: Recorded, here: Recorded, ph
             )
             for outputs in (there.run(tensor), here.run(tensor))
         ]
-        largest = [max(worst, float(np.abs(one - other).max())) for worst, one, other in zip(largest, *decoded, strict=True)]
+        largest = [max(worst, float(np.abs(one - other).max(initial=0.0))) for worst, one, other in zip(largest, *decoded, strict=True)]
     return tuple(largest)

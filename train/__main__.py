@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -30,7 +30,7 @@ from train.loader import Batches
 from train.offsets import measure_offsets, print_offsets, without_offsets
 from train.pseudo import make_pseudo_labels, read_pseudo_labels
 from train.recipe import Recipe, load_recipe
-from train.transfer import fit_context, transplant
+from train.transfer import fit_context, fit_neck, transplant
 from train.widerface_data import hold_out, load_labelled, load_unlabelled
 
 
@@ -153,12 +153,18 @@ def _start(recipe: Recipe, init: Path | None, batches: Batches) -> tuple[Detecto
         return Detector(recipe.config), f"random initialisation, seed {recipe.seed}"
     checkpoint = _load(init, recipe)
     detector = transplant(checkpoint.detector, recipe.config)
+    # Batches below step 0 are of the training kind, but none that training will see.
+    if recipe.config.neck == "bifpn" != checkpoint.detector.config.neck:
+        images = (normalise(batches[-step].pixels, recipe.config) for step in range(1, 25))
+        _say_explained("neck fitted; explained share of the inherited pyramid", fit_neck(checkpoint.detector, detector, images))
     if checkpoint.detector.config.context != recipe.config.context:
-        # Batches below step 0 are of the training kind, but none that training will see.
-        images = [normalise(batches[-step].pixels, recipe.config) for step in range(1, 9)]
-        explained = fit_context(checkpoint.detector, detector, images)
-        print("context fitted; explained share of the heads' answers: " + ", ".join(f"{share:.4f}" for share in explained))
+        images = (normalise(batches[-step].pixels, recipe.config) for step in range(1, 9))
+        _say_explained("context fitted; explained share of the heads' answers", fit_context(checkpoint.detector, detector, images))
     return detector, f"started from {init.name} ({checkpoint.source})"
+
+
+def _say_explained(what: str, shares: Iterable[float]) -> None:
+    print(f"{what}: " + ", ".join(f"{share:.4f}" for share in shares))
 
 
 def _offsets(args: argparse.Namespace) -> None:

@@ -131,7 +131,8 @@ def choose_adaptively(boxes: Tensor, anchors: Tensor, overlaps: Tensor, levels: 
 def detection_loss(
     outputs: RawOutputs, targets: Sequence[Targets], anchors: Tensor | None = None, variances: tuple[float, float] = (0.1, 0.2)
 ) -> dict[str, Tensor]:
-    """RetinaFace's loss (Deng et al. 2020, section 3.1) before its weights: ``class``, ``box`` and ``landmark``, for each positive anchor.
+    """RetinaFace's loss (Deng et al. 2020, section 3.1) before its weights: ``class``, ``box`` and, of networks that have them,
+    ``landmark``, for each positive anchor.
 
     Args:
         outputs: of the ``N`` images of ``targets``.
@@ -156,11 +157,10 @@ def detection_loss(
     rank = hardness.argsort(dim=1, descending=True).argsort(dim=1)
     negative = (labels == 0) & (rank < NEGATIVES * positive.sum(dim=1, keepdim=True).clamp(min=1))
     known = positive & landmarks.isfinite().all(dim=2)
-    return {
-        "class": (entropy * (positive | negative)).sum() / total,
-        "box": box / total,
-        "landmark": smooth_l1_loss(outputs.landmark_deltas[known], landmarks[known], reduction="sum") / known.sum().clamp(min=1),
-    }
+    terms = {"class": (entropy * (positive | negative)).sum() / total, "box": box / total}
+    if outputs.landmark_deltas.shape[2]:
+        terms["landmark"] = smooth_l1_loss(outputs.landmark_deltas[known], landmarks[known], reduction="sum") / known.sum().clamp(min=1)
+    return terms
 
 
 def overlap_loss(boxes: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
@@ -208,8 +208,9 @@ def mirror_answers(answers: RawOutputs, height: int, width: int, strides: Sequen
         start += count
     logits, boxes, landmarks = (value[:, torch.cat(order).to(value.device)] for value in answers)
     boxes = boxes * boxes.new_tensor([-1, 1, 1, 1])
-    landmarks = landmarks.unflatten(2, (5, 2))[:, :, MIRRORED] * landmarks.new_tensor([-1, 1])
-    return RawOutputs(logits, boxes, landmarks.flatten(2))
+    if landmarks.shape[2]:
+        landmarks = (landmarks.unflatten(2, (5, 2))[:, :, MIRRORED] * landmarks.new_tensor([-1, 1])).flatten(2)
+    return RawOutputs(logits, boxes, landmarks)
 
 
 def mean_answers(first: RawOutputs, second: RawOutputs) -> RawOutputs:
@@ -238,8 +239,10 @@ def distillation_loss(student: RawOutputs, teacher: RawOutputs, trust: Tensor) -
         return smooth_l1_loss(mine, theirs, reduction="none").sum(-1) * belief
 
     divergence = kl_div(log_softmax(student.class_logits, dim=-1), target, reduction="none", log_target=True).sum(2)
-    return {
+    terms = {
         "class": (divergence * trust).sum() / total,
         "box": (coded(student.box_deltas, teacher.box_deltas) * trust).sum() / total,
-        "landmark": coded(student.landmark_deltas, teacher.landmark_deltas).sum() / total,
     }
+    if student.landmark_deltas.shape[2] and teacher.landmark_deltas.shape[2]:
+        terms["landmark"] = coded(student.landmark_deltas, teacher.landmark_deltas).sum() / total
+    return terms

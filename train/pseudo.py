@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -21,20 +20,13 @@ from tqdm import tqdm
 from model.checkpoint import load_checkpoint
 from model.errors import UserError
 from model.files import sha256
-from model.postprocess import MIRRORED, Detections, Thresholds
+from model.postprocess import Detections, Thresholds
 from model.preprocess import load_image
 from runtime_bench.detect import FaceDetector, torch_detector
+from runtime_bench.views import View, look
 from train.widerface_data import Faces, StreamedSample
 
-
-class View(NamedTuple):
-    """A way to look at a photograph."""
-
-    scale: float
-    mirrored: bool
-
-
-VIEWS = (View(0.5, False), View(1, False), View(1, True), View(2, False), View(3, True))
+VIEWS = (View(0.5), View(1), View(1, True), View(2), View(3, True))
 LARGEST_VIEW = 4_000_000
 """Views of more pixels are left out."""
 FACE_SIDES = (12.0, 400.0)
@@ -97,7 +89,7 @@ def make_pseudo_labels(teacher: Path, photographs: Iterable[StreamedSample], out
             except UserError as error:
                 tqdm.write(f"left out: {error}", file=sys.stderr)
                 continue
-            found = look(detector, image)
+            found = consult(detector, image)
             line = PseudoFaces(
                 sample.name,
                 sample.faces is not None,
@@ -154,25 +146,11 @@ def read_pseudo_labels(path: Path) -> Callable[[str, Faces | None], Faces | None
     return improve
 
 
-def look(detector: FaceDetector, image: np.ndarray) -> Detections:
+def consult(detector: FaceDetector, image: np.ndarray) -> Detections:
     """Faces of ``(H, W, 3)`` uint8 RGB by all views; scores are consensus."""
-    height, width = image.shape[:2]
-    seen = []
-    for scale, mirrored in VIEWS:
-        size = (max(1, round(height * scale)), max(1, round(width * scale)))
-        if size[0] * size[1] > LARGEST_VIEW and scale > 1:
-            continue
-        view = FaceDetector(detector.runtime, detector.input, detector.anchors, size)
-        found, _ = view.detect(np.ascontiguousarray(image[:, ::-1]) if mirrored else image, THRESHOLDS)
-        seen.append((scale, unmirror(found, width) if mirrored else found))
-    return agree(seen)
-
-
-def unmirror(found: Detections, width: int) -> Detections:
-    """Detections in a mirrored photograph of this width, put back."""
-    boxes = found.boxes[:, [2, 1, 0, 3]] * np.float32([-1, 1, -1, 1]) + np.float32([width, 0, width, 0])
-    landmarks = found.landmarks[:, MIRRORED] * np.float32([-1, 1]) + np.float32([width, 0])
-    return Detections(boxes, found.scores, landmarks)
+    pixels = image.shape[0] * image.shape[1]
+    views = [view for view in VIEWS if view.scale <= 1 or pixels * view.scale**2 <= LARGEST_VIEW]
+    return agree([(view.scale, found) for view, found in look(detector, image, views, THRESHOLDS)])
 
 
 def agree(seen: list[tuple[float, Detections]]) -> Detections:

@@ -1,12 +1,13 @@
 """Transplanting: what a poorer variant knows becomes the starting point of a richer one.
 
-Three steps, each optional after the first:
+Four steps, each optional after the first:
 
 1. :func:`transplant` moves weights so that the function is kept as far as the architectures allow. A fresh deformable layer (offsets 0,
    mask 1) is the ordinary convolution; a fresh EDAM multiplies by a constant and a fresh WFPN halves the sum, which the next
    convolutions take back; the branches of SSH become those of SCM, whose fusion starts as the identity.
-2. :func:`fit_context` fits by least squares what does not fit: SSH's first branch has 32 channels, SCM's has 16.
-3. Training, with the source network as the teacher.
+2. :func:`fit_neck` teaches a BiFPN, which inherits its 1x1 convolutions only, what the source's pyramid computes.
+3. :func:`fit_context` fits by least squares what does not fit: SSH's first branch has 32 channels, SCM's has 16.
+4. Training, with the source network as the teacher.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ EDAM_GAIN = 1 + 0.5 / (1 + math.exp(-1))
 """What an EDAM whose convolutions are zero multiplies by: ``1 + sigmoid(1) * sigmoid(0)``."""
 _RIDGE = 1e-3
 """Weight of the least-squares penalty, relative to the features' mean variance."""
+_NECK_RATE = 0.03
+"""Of :func:`fit_neck`'s AdamW."""
 
 
 def transplant(source: Detector, config: ModelConfig) -> Detector:
@@ -36,7 +39,7 @@ def transplant(source: Detector, config: ModelConfig) -> Detector:
     The same function, up to rounding, where ``config`` only adds EDAM, WFPN, deformable layers or an offset limit, or has SCM's fusion
     dense instead of depthwise; the same boxes and landmarks where it has other anchor sides, as many a cell. From SSH to SCM half the
     channels of the first branch, those that the heads listen to most, are kept. A fusion that was dense and is to be depthwise starts as
-    the identity.
+    the identity. A BiFPN inherits 1x1 convolutions from another neck and nothing else.
 
     Raises:
         UserError: the two read other inputs or code boxes differently, or ``source`` has parts that ``config`` lacks.
@@ -48,7 +51,7 @@ def transplant(source: Detector, config: ModelConfig) -> Detector:
                 f"cannot start {config.variant} from {old.variant}: {field} is {getattr(old, field)}, not {getattr(config, field)}"
             )
     if (
-        (old.neck, config.neck) == ("wfpn", "fpn")
+        (old.neck != config.neck and (config.neck == "fpn" or old.neck == "bifpn"))
         or (old.context, config.context) == ("scm", "ssh")
         or (old.attention, config.attention) == ("edam", "none")
     ):
@@ -67,6 +70,8 @@ def transplant(source: Detector, config: ModelConfig) -> Detector:
                 _silence(alpha)
             for merge in target.neck.merges:
                 merge[0].weight.mul_(2)
+        if old.neck != "bifpn" and config.neck == "bifpn":
+            _inherit_laterals(source, target)
         if old.context != config.context:
             for level, (ssh, scm) in enumerate(zip(source.context, target.context, strict=True)):
                 _ssh_to_scm(ssh, scm, target, level, _importance(source, level))
@@ -119,11 +124,19 @@ def _identity_norm(norm: nn.BatchNorm2d) -> None:
     nn.init.zeros_(norm.bias)
 
 
+def _inherit_laterals(source: Detector, target: Detector) -> None:
+    for lateral, own in zip((*source.neck.laterals, *source.neck.laterals[1:]), target.neck.laterals, strict=True):
+        conv, norm = lateral[0], lateral[1]
+        own[0].weight.copy_(conv.weight)
+        nn.init.zeros_(own[0].bias)
+        own[1].load_state_dict(norm.state_dict())
+        own[1].weight.mul_(((norm.running_var + own[1].eps) / (norm.running_var + norm.eps)).sqrt())
+
+
 def _importance(source: Detector, level: int) -> Tensor:
     """How much the heads listen to each channel of a context module's first branch: head weights times the channel's spread."""
-    heads = (source.class_heads[level], source.box_heads[level], source.landmark_heads[level])
     norm = source.context[level].branch1[1]
-    loudness = sum(head.weight.flatten(1).square().mean(0) for head in heads)[: norm.num_features]
+    loudness = sum(head.weight.flatten(1).square().mean(0) for head in (heads[level] for heads in source.heads))[: norm.num_features]
     return loudness * norm.weight.square()
 
 
@@ -144,7 +157,7 @@ def _ssh_to_scm(ssh: SSH, scm: SCM, target: Detector, level: int, importance: Te
     # Channels of SSH: 32 + 16 + 16. Of SCM: 16 of those 32, 16, 16, and 16 new ones.
     half = ssh.branch1[1].num_features
     inherited = torch.cat([chosen, torch.arange(half, half + 2 * quarter)])
-    for heads in (target.class_heads, target.box_heads, target.landmark_heads):
+    for heads in target.heads:
         weight = heads[level].weight
         kept = weight[:, inherited].clone()
         weight.zero_()
@@ -161,7 +174,7 @@ def _undo_gain(target: Detector) -> None:
             if isinstance(part[0], DeformConv2d):
                 part[0].offset_conv.weight.div_(EDAM_GAIN)
                 part[0].modulator_conv.weight.div_(EDAM_GAIN)
-    for heads in (target.class_heads, target.box_heads, target.landmark_heads):
+    for heads in target.heads:
         for head in heads:
             head.weight.div_(EDAM_GAIN)
 
@@ -172,11 +185,59 @@ def _change_anchors(target: Detector, old_sides: Sequence[Sequence[int]]) -> Non
         ratio = torch.tensor(sides[0]) / torch.tensor(sides[1])
         centre = torch.stack([ratio, ratio, torch.ones_like(ratio), torch.ones_like(ratio)], dim=1).flatten()
         point = ratio.repeat_interleave(10)
-        for head, factor in ((target.box_heads[level], centre), (target.landmark_heads[level], point)):
+        for heads, factor in zip(target.heads[1:], (centre, point), strict=False):
+            head = heads[level]
             head.weight.mul_(factor.view(-1, 1, 1, 1))
             head.bias.mul_(factor)
         growth = ratio.log() / target.config.variances[1]
         target.box_heads[level].bias.unflatten(0, (-1, 4))[:, 2:].add_(growth[:, None])
+
+
+def fit_neck(source: Detector, target: Detector, images: Iterable[Tensor], epochs: int = 15) -> list[float]:
+    """Gradient descent for a neck that inherits little: it learns to give the maps that the source's neck gives for the same features.
+
+    Args:
+        source: whose backbone computes what the target's does.
+        target: fresh from :func:`transplant`, changed in place.
+        images: a few batches ``(N, 3, H, W)``, normalised; photographs of the kind to be trained on.
+        epochs: how often each batch is seen.
+
+    Returns:
+        For each level, the share of the variance of the source's maps that the fitted neck explains.
+    """
+    source.eval()
+    with torch.no_grad():
+        features = [_neck_input(source, image) for image in images]
+        pairs = [(maps, source.neck(maps)) for maps in features]
+    neck = target.neck.train()
+    optimizer = torch.optim.AdamW(neck.parameters(), _NECK_RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _NECK_RATE, total_steps=epochs * len(pairs))
+    for _ in range(epochs):
+        for maps, answers in pairs:
+            loss = sum(_unexplained(mine, theirs) for mine, theirs in zip(neck(maps), answers, strict=True))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    norms = [module for module in neck.modules() if isinstance(module, nn.BatchNorm2d)]
+    momentum = norms[0].momentum
+    with torch.no_grad():
+        for norm in norms:
+            norm.momentum = None  # the plain average over all batches
+            norm.reset_running_stats()
+        for maps, _ in pairs:
+            neck(maps)
+        for norm in norms:
+            norm.momentum = momentum
+        neck.eval()
+        shares = [[1 - float(_unexplained(*level)) for level in zip(neck(maps), answers, strict=True)] for maps, answers in pairs]
+    return [sum(level) / len(level) for level in zip(*shares, strict=True)]
+
+
+def _unexplained(mine: Tensor, theirs: Tensor) -> Tensor:
+    """Share of a map's variance round the mean of each channel."""
+    variance = (theirs - theirs.mean((0, 2, 3), keepdim=True)).square().mean()
+    return (mine - theirs).square().mean() / variance
 
 
 @torch.no_grad()
@@ -211,7 +272,7 @@ def fit_context(source: Detector, target: Detector, images: Iterable[Tensor]) ->
         _identity_norm(norm)
         norm.bias.copy_(bias)
         features = [(_rows(target.context_attention[level](scm(x * gain))), ssh(x)) for x in inputs]
-        heads = [(getattr(source, kind)[level], getattr(target, kind)[level]) for kind in ("class_heads", "box_heads", "landmark_heads")]
+        heads = [(theirs[level], own[level]) for theirs, own in zip(source.heads, target.heads, strict=False)]
         answers = [(own, torch.cat([_rows(old(theirs)) for old, _ in heads], dim=1)) for own, theirs in features]
         # Faces are rare: cells that the source takes for one count as much as all others together.
         importance = [_faceness(row) for _, row in answers]
@@ -227,8 +288,11 @@ def fit_context(source: Detector, target: Detector, images: Iterable[Tensor]) ->
 
 
 def _context_input(source: Detector, image: Tensor, level: int) -> Tensor:
-    features = [attend(feature) for attend, feature in zip(source.backbone_attention, source.backbone(image), strict=True)]
-    return source.neck_attention[level](source.neck(features)[level])
+    return source.neck_attention[level](source.neck(_neck_input(source, image))[level])
+
+
+def _neck_input(source: Detector, image: Tensor) -> list[Tensor]:
+    return [attend(feature) for attend, feature in zip(source.backbone_attention, source.backbone(image), strict=True)]
 
 
 def _rows(x: Tensor) -> Tensor:

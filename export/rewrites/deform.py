@@ -57,17 +57,17 @@ def merge_predictions(model: DeployModel) -> None:
 
 @torch.no_grad()
 def fold_norm(model: DeployModel) -> None:
-    """``fold-norm``: the batch norm behind a deformable layer moves into its weight and bias, the LeakyReLU into its operator."""
+    """``fold-norm``: the batch norm behind a deformable layer moves into its weight and bias, a LeakyReLU into its operator."""
     for block in list(model.modules()):
         if isinstance(block, nn.Sequential) and isinstance(block[0], DeployDeformConv):
             layer, norm, *activation = block
             layer.weight, layer.bias = fuse_conv_bn_weights(
                 layer.weight, None, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
             )
-            if activation:
+            block[1] = nn.Identity()
+            if activation and isinstance(activation[0], nn.LeakyReLU):
                 layer.slope = activation[0].negative_slope
-            for index in range(1, len(block)):
-                block[index] = nn.Identity()
+                block[2] = nn.Identity()
 
 
 def mix_then_sample(model: DeployModel) -> None:

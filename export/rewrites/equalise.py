@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from model.backbones import MobileNetV1
 from model.detector import Detector
 
 _WEIGHT_SHARE = 0.2
@@ -19,6 +20,7 @@ _SMALLEST = 1e-3
 @torch.no_grad()
 def equalise(detector: Detector, images: Iterable[Tensor]) -> None:
     """Give the channels between two convolutions of the backbone ranges that are alike, in place. The function stays, up to rounding.
+    Backbones other than MobileNetV1 stay as they are: their blocks have ways around them, or activations with an upper end.
 
     LeakyReLU commutes with positive factors, so a channel can be divided by one in front of it and multiplied behind, as cross-layer
     equalisation does (Nagel et al. 2019, section 4.1). There the factors come from weights; here from activations, as in SmoothQuant
@@ -31,6 +33,8 @@ def equalise(detector: Detector, images: Iterable[Tensor]) -> None:
         images: ``(1, 3, H, W)`` float32 each, as the network takes them.
     """
     backbone = detector.backbone
+    if not isinstance(backbone, MobileNetV1):
+        return
     stages = [[module for module in stage.modules() if isinstance(module, (nn.Conv2d, nn.BatchNorm2d))] for stage in backbone.children()]
     # What a stage ends with is read by others, too.
     pairs = [(stage[index + 1], stage[index + 2]) for stage in stages for index in range(0, len(stage) - 2, 2)]

@@ -18,7 +18,7 @@ class DeployOutputs(NamedTuple):
     box_deltas: Tensor
     """``(1, A, 4)``"""
     landmark_deltas: Tensor
-    """``(1, A, 10)``"""
+    """``(1, A, 10)``; no output at all of a network that has no landmarks."""
 
 
 class DeployModel(nn.Module):
@@ -32,35 +32,40 @@ class DeployModel(nn.Module):
         self.detector = detector
         self.merged_heads: nn.ModuleList | None = None
 
-    def forward(self, image: Tensor) -> DeployOutputs:
+    def forward(self, image: Tensor) -> DeployOutputs | tuple[Tensor, Tensor]:
+        outputs = self._compute(image)
+        return outputs if self.detector.config.landmarks else outputs[:2]
+
+    def _compute(self, image: Tensor) -> DeployOutputs:
         if self.merged_heads is None:
             raw = self.detector(image)
             return DeployOutputs(raw.class_logits.softmax(dim=-1)[..., 1], raw.box_deltas, raw.landmark_deltas)
+        values = _VALUES if self.detector.config.landmarks else _VALUES[:2]
         rows = torch.cat(
             [
                 # One row for each anchor: cells row by row, the anchors of a cell next to each other.
-                head(feature).permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, _VALUES))
+                head(feature).permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, sum(values)))
                 for head, feature in zip(self.merged_heads, self.detector.features(image), strict=True)
             ],
             dim=1,
         )
-        logit, boxes, landmarks = rows.split((1, 4, 10), dim=2)
-        return DeployOutputs(torch.sigmoid(logit).flatten(1), boxes, landmarks)
+        logit, boxes, *landmarks = rows.split(values, dim=2)
+        return DeployOutputs(torch.sigmoid(logit).flatten(1), boxes, *(landmarks or [rows[..., :0]]))
 
 
-_VALUES = 1 + 4 + 10
+_VALUES = (1, 4, 10)
 """Of an anchor: logit, box, landmarks."""
 
 
 @torch.no_grad()
 def merge_heads(model: DeployModel) -> None:
-    """``merge-heads``: the three 1x1 heads of a level become one, and the softmax over two classes the sigmoid of their difference.
+    """``merge-heads``: the 1x1 heads of a level become one, and the softmax over two classes the sigmoid of their difference.
 
     One layout change for each level instead of three, and half the class outputs.
     """
     detector = model.detector
     model.merged_heads = nn.ModuleList()
-    for heads in zip(detector.class_heads, detector.box_heads, detector.landmark_heads, strict=True):
+    for heads in zip(*detector.heads, strict=True):
         weight, bias = (
             torch.cat([_by_anchor(values, detector.config.anchors_per_cell) for values in side], dim=1).flatten(0, 1)
             for side in ([head.weight for head in heads], [head.bias for head in heads])

@@ -6,6 +6,7 @@ here and a line in :func:`open_runtime`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -23,7 +24,13 @@ class Outputs(NamedTuple):
     box_deltas: np.ndarray
     """``(A, 4)``"""
     landmark_deltas: np.ndarray
-    """``(A, 10)``"""
+    """``(A, 10)``; ``(A, 0)`` of a network that has no landmarks."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, np.ndarray]) -> Outputs:
+        """From values by meaning, with the batch axis."""
+        boxes = values["box_deltas"][0]
+        return cls(values["scores"][0], boxes, values["landmark_deltas"][0] if "landmark_deltas" in values else boxes[:, :0])
 
 
 class Runtime(Protocol):

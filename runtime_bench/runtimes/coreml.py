@@ -80,5 +80,4 @@ def picture(tensor: np.ndarray, spec: InputSpec) -> np.ndarray:
 
 
 def _by_meaning(values: Mapping[str, np.ndarray], declared: Iterable[OutputTensor]) -> Outputs:
-    names = {output.meaning: output.name for output in declared}
-    return Outputs(*(values[names[meaning]][0] for meaning in Outputs._fields))
+    return Outputs.of({output.meaning: values[output.name] for output in declared})

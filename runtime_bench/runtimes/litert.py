@@ -81,11 +81,10 @@ class LiteRtRuntime:
         self._interpreter = open_interpreter(artifact, threads, xnnpack)
         (self._input,) = (tensor["index"] for tensor in self._interpreter.get_input_details())
         indices = {tensor["name"]: tensor["index"] for tensor in self._interpreter.get_output_details()}
-        meanings = {output.meaning: indices[output.name] for output in artifact.manifest.outputs}
-        self._outputs = [meanings[meaning] for meaning in Outputs._fields]
+        self._outputs = {output.meaning: indices[output.name] for output in artifact.manifest.outputs}
 
     def run(self, tensor: np.ndarray) -> Outputs:
         # No copy where prepare() laid the tensor out for this artifact.
         self._interpreter.set_tensor(self._input, np.ascontiguousarray(tensor.transpose(0, 2, 3, 1)))
         self._interpreter.invoke()
-        return Outputs(*(self._interpreter.get_tensor(index)[0] for index in self._outputs))
+        return Outputs.of({meaning: self._interpreter.get_tensor(index) for meaning, index in self._outputs.items()})

@@ -63,8 +63,8 @@ class OnnxRuntime:
         self._names = {output.meaning: output.name for output in artifact.manifest.outputs}
 
     def run(self, tensor: np.ndarray) -> Outputs:
-        values = self._session.run([self._names[meaning] for meaning in Outputs._fields], {self._input: tensor})
-        return Outputs(*(value[0] for value in values))
+        values = self._session.run(list(self._names.values()), {self._input: tensor})
+        return Outputs.of(dict(zip(self._names, values, strict=True)))
 
 
 class OnnxFile:

@@ -5,10 +5,12 @@ import msgspec
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.nn import functional
+from torchvision.models import resnet50
 
 from model.checkpoint import _public_names, default_checkpoint, load_checkpoint, save_checkpoint
 from model.config import VARIANTS
-from model.detector import Detector
+from model.detector import Detector, build_detector
 from model.errors import UserError
 
 # Keys as the two public repositories write them, with the shapes that their modules have: the importer's map is checked against these.
@@ -53,6 +55,69 @@ def test_public_retinaface_weights_load(public_retinaface):
 def test_public_acwface_names_and_shapes():
     state = public_state("acwface_dcn")
     assert {name: tuple(state[name].shape) for name in PUBLIC_ACWFACE_DCN} == PUBLIC_ACWFACE_DCN
+
+
+def public_bifpn(state: dict[str, torch.Tensor], features: list[torch.Tensor]) -> list[torch.Tensor]:
+    """BiRetina's pyramid written down from its public keys, one operation a line, for features of three strides."""
+
+    def norm(x: torch.Tensor, name: str) -> torch.Tensor:
+        mean, variance, weight, bias = (state[f"{name}.{leaf}"] for leaf in ("running_mean", "running_var", "weight", "bias"))
+        return functional.batch_norm(x, mean, variance, weight, bias, eps=1e-3)
+
+    def lateral(x: torch.Tensor, name: str) -> torch.Tensor:
+        return norm(functional.conv2d(x, state[f"bifpn.0.{name}.0.conv.weight"], state[f"bifpn.0.{name}.0.conv.bias"]), f"bifpn.0.{name}.1")
+
+    def merge(cell: int, conv: str, shares: str, *maps: torch.Tensor) -> torch.Tensor:
+        share = state[f"bifpn.{cell}.{shares}"].clamp(min=0)
+        x = sum(value * part for value, part in zip(maps, share / (share.sum() + 1e-4), strict=True))
+        x = functional.conv2d(x * x.sigmoid(), state[f"bifpn.{cell}.{conv}.depthwise_conv.conv.weight"], padding=1, groups=64)
+        pointwise = f"bifpn.{cell}.{conv}.pointwise_conv.conv"
+        return norm(functional.conv2d(x, state[f"{pointwise}.weight"], state[f"{pointwise}.bias"]), f"bifpn.{cell}.{conv}.bn")
+
+    def larger(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        return functional.interpolate(x, like.shape[2:], mode="nearest")
+
+    def smaller(x: torch.Tensor) -> torch.Tensor:
+        """ "Same" padding: of what is missing, the smaller half goes in front."""
+        missing = [(-(-length // 2) - 1) * 2 + 3 - length for length in x.shape[2:]]
+        (top, bottom), (left, right) = ((count // 2, count - count // 2) for count in missing)
+        return functional.max_pool2d(functional.pad(x, (left, right, top, bottom)), 3, 2)
+
+    in1, in2, in3 = (lateral(x, f"p{level}_down_channel") for level, x in zip((3, 4, 5), features, strict=True))
+    again2, again3 = (lateral(x, f"p{level}_down_channel_2") for level, x in zip((4, 5), features[1:], strict=True))
+    for cell in range(3):
+        hidden = merge(cell, "conv4_up", "p4_w1", in2, larger(in3, in2))
+        out1 = merge(cell, "conv3_up", "p3_w1", in1, larger(hidden, in1))
+        out2 = merge(cell, "conv4_down", "p4_w2", again2, hidden, smaller(out1))
+        out3 = merge(cell, "conv7_down", "p7_w2", again3, smaller(out2))
+        in1, in2, in3, again2, again3 = out1, out2, out3, out2, out3
+    return [in1, in2, in3]
+
+
+@pytest.mark.parametrize("size", [(64, 96), (72, 104), (90, 61)])  # even and odd maps
+def test_bifpn_computes_what_the_public_keys_say(size, tmp_path):
+    config = VARIANTS["biretina"]
+    source = build_detector(config, seed=0)
+    for cell in source.neck.cells:
+        for merge in cell.children():
+            torch.nn.init.normal_(merge.weights)  # some below zero
+    state = {public: source.state_dict()[own] for own, public in _public_names(config).items()}
+    never_read = {"conv6_up.bn.weight": 64, "conv5_down.pointwise_conv.conv.bias": 64, "p6_w1": 2, "p5_w2": 3}
+    torch.save(state | {f"bifpn.1.{name}": torch.ones(count) for name, count in never_read.items()}, tmp_path / "public.pth")
+    detector = load_checkpoint(tmp_path / "public.pth", "biretina").detector
+    with torch.no_grad():
+        features = detector.backbone(torch.randn(1, 3, *size) * 50)
+        for ours, expected in zip(detector.neck(features), public_bifpn(state, features), strict=True):
+            torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_resnet50_has_the_public_names():
+    """RetinaFace's, and torchvision's behind ``body.``; the classifier is left out."""
+    names = set(_public_names(VARIANTS["retinaface_resnet50"]).values())
+    body = {f"body.{name}" for name in resnet50().state_dict() if not name.startswith("fc.")}
+    rest = {"fpn.output3.0.weight", "fpn.merge2.1.running_var", "ssh1.conv5X5_1.0.weight", "BboxHead.2.conv1x1.bias"}
+    assert body | rest <= names
+    assert {name for name in names if name.startswith("body.")} == body
 
 
 def test_the_two_layouts_number_merges_from_opposite_ends(tmp_path):
@@ -105,6 +170,7 @@ def test_a_configuration_other_than_stock_travels(tmp_path):
         (lambda s: s["fpn.merge1.0.weight"].view(-1).__setitem__(5, float("nan")), "'fpn.merge1.0.weight' has a value that is not finite"),
         (lambda s: [s.pop(name) for name in list(s) if name.startswith("body.")], "no known layout"),
         (lambda s: s.update({"edam_backbone.0.sa.conv.bias": torch.zeros(1)}), "combines modules as no variant does"),
+        (lambda s: s.update({"bifpn.0.p3_w1": torch.ones(2)}), "no known layout"),
         (lambda s: s.update({"module.fpn.merge1.0.weight": torch.zeros(1)}), "with and without the prefix"),
     ],
 )

@@ -17,8 +17,9 @@ from model.postprocess import Detections, Thresholds
 from model.preprocess import load_image
 from runtime_bench.detect import torch_detector
 from runtime_bench.samples import PORTRAIT
+from runtime_bench.views import unmirror
 from train import pseudo
-from train.pseudo import PseudoFaces, agree, combine, look, make_pseudo_labels, read_pseudo_labels, unmirror
+from train.pseudo import PseudoFaces, agree, combine, consult, make_pseudo_labels, read_pseudo_labels
 from train.widerface_data import Faces, StreamedSample
 
 POINTS = [[30.0, 35], [50, 36], [40, 45], [33, 55], [48, 56]]
@@ -64,7 +65,7 @@ def test_unmirrored() -> None:
 def test_a_portrait_by_all_views(public_retinaface) -> None:
     """One face, where one view finds it, mirrored or not, and a higher consensus than anything else has."""
     image = load_image(PORTRAIT)
-    found = look(torch_detector(public_retinaface, None), image)
+    found = consult(torch_detector(public_retinaface, None), image)
     left, top, right, bottom = found.boxes[0]
     assert 160 < left < 200 < 240 < right < 290
     assert 40 < top < 80 < 150 < bottom < 200
@@ -143,7 +144,7 @@ def test_read_back(tmp_path: Path, teacher: Path, photographs: list[StreamedSamp
     photographs[1].path.write_bytes(b"no png")
     make_pseudo_labels(teacher, photographs, out)
     assert "left out" in capsys.readouterr().err
-    found = look(torch_detector(load_checkpoint(teacher), None), load_image(photographs[0].path))
+    found = consult(torch_detector(load_checkpoint(teacher), None), load_image(photographs[0].path))
     improve = read_pseudo_labels(out)
     faces = improve("a", None)
     kept = found.scores >= pseudo.UNCERTAIN

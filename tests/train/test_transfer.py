@@ -15,7 +15,7 @@ from model.detector import Detector, RawOutputs, build_detector
 from model.errors import UserError
 from model.postprocess import decode_boxes, decode_landmarks
 from train.recipe import Batch, Data, Recipe
-from train.transfer import fit_context, transplant
+from train.transfer import fit_context, fit_neck, transplant
 
 IMAGE = torch.randn(2, 3, 96, 80, generator=torch.Generator().manual_seed(3)) * 50
 
@@ -112,9 +112,32 @@ def test_fitting_the_context_brings_the_rest() -> None:
     assert all(now < then for now, then in zip(after, before, strict=True))
 
 
+def test_a_bifpn_learns_what_the_pyramid_gives() -> None:
+    source = build_detector(VARIANTS["retinaface"], seed=0)
+    torch.manual_seed(0)
+    target = transplant(source, VARIANTS["biretina"])
+    with torch.no_grad():
+        # The 1x1 convolutions are inherited; LeakyReLU, which the pyramid has behind them, BiFPN has not.
+        features = source.backbone(IMAGE)
+        for level, lateral in enumerate(source.neck.laterals):
+            for own in (target.neck.laterals[level], target.neck.laterals[level + 2] if level else None):
+                if own is not None:
+                    torch.testing.assert_close(own(features[level]), lateral[1](lateral[0](features[level])), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(target.context[1].branch2[0].weight, source.context[1].branch2[0].weight)
+    explained = fit_neck(source, target, [IMAGE], epochs=100)
+    assert all(share > 0 for share in explained)  # of noise; nothing learnt is far below 0
+    with torch.no_grad():
+        _, middle, _ = target.eval().neck(features)
+        expected = source.neck(features)[1]
+        missed = (middle - expected).square().mean() / expected.var((0, 2, 3), correction=0).mean()
+    assert 1 - missed.item() == pytest.approx(explained[1], abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("source", "target", "words"),
     [
+        (VARIANTS["biretina"], VARIANTS["retinaface"], "poorer"),
+        (VARIANTS["biretina"], VARIANTS["retinaface_wfpn"], "poorer"),
         (VARIANTS["acwface_dcn"], VARIANTS["acwface"], "poorer"),
         (VARIANTS["acwface"], VARIANTS["retinaface"], "poorer"),
         (VARIANTS["retinaface"], replace(VARIANTS["acwface_dcn"], colour_order="RGB"), "colour_order"),
