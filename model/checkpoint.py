@@ -146,7 +146,7 @@ def _recognise(state: dict[str, Tensor], path: Path) -> ModelConfig:
         raise UserError(f"{path} is of no known layout (body.* and fpn.* or wfpn.* expected, found {first!r} and {len(state) - 1} others)")
     found = (has(".wfpn."), has(".scm."), has(".edam_backbone."), has(".offset_conv."))
     for config in VARIANTS.values():
-        if found == (config.neck == "wfpn", config.context == "scm", config.attention == "edam", bool(config.deform)):
+        if found == (config.neck == "wfpn", config.context != "ssh", config.attention == "edam", bool(config.deform)):
             return config
     names = [name for name, there in zip(("wfpn", "scm", "edam", "deformable"), found, strict=True) if there]
     raise UserError(f"{path} combines modules as no variant does ({', '.join(names) or 'none'}); known: {', '.join(VARIANTS)}")

@@ -13,14 +13,30 @@ LEAKY_SLOPE = 0.1
 
 
 def conv_bn(
-    in_channels: int, out_channels: int, *, kernel: int = 3, stride: int = 1, deform: bool = False, act: bool = True
+    in_channels: int,
+    out_channels: int,
+    *,
+    kernel: int = 3,
+    stride: int = 1,
+    deform: bool = False,
+    separable: bool = False,
+    act: bool = True,
 ) -> nn.Sequential:
-    """``(N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))``; ``deform`` replaces the 3x3 convolution by a deformable one."""
+    """``(N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))``.
+
+    ``deform`` replaces the 3x3 convolution by a deformable one, ``separable`` by a depthwise and a pointwise one with nothing between.
+    """
+    layers: list[nn.Module]
     if deform:
-        conv: nn.Module = DeformConv2d(in_channels, out_channels)
+        layers = [DeformConv2d(in_channels, out_channels)]
+    elif separable:
+        layers = [
+            nn.Conv2d(in_channels, in_channels, kernel, stride, padding=kernel // 2, groups=in_channels, bias=False),
+            nn.Conv2d(in_channels, out_channels, 1, bias=False),
+        ]
     else:
-        conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
-    layers = [conv, nn.BatchNorm2d(out_channels)]
+        layers = [nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)]
+    layers.append(nn.BatchNorm2d(out_channels))
     if act:
         layers.append(nn.LeakyReLU(LEAKY_SLOPE, inplace=True))
     return nn.Sequential(*layers)

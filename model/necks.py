@@ -6,7 +6,7 @@ exact size of the finer map, so any input size works.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +24,20 @@ class FPN(nn.Module):
     """Feature pyramid (Lin et al. 2017) with a 3x3 convolution behind each sum.
 
     ``laterals[i]`` and ``merges[i]`` belong to level ``i``; the coarsest level has no merge.
+
+    Args:
+        in_channels: of each level.
+        channels: of what comes out.
+        deform: levels whose merge is deformable.
+        separable: whether the other merges are.
     """
 
-    def __init__(self, in_channels: Sequence[int], channels: int, deform: bool = False) -> None:
+    def __init__(self, in_channels: Sequence[int], channels: int, deform: Collection[int] = (), separable: bool = False) -> None:
         super().__init__()
         self.laterals = nn.ModuleList(conv_bn(c, channels, kernel=1) for c in in_channels)
-        self.merges = nn.ModuleList(conv_bn(channels, channels, deform=deform) for _ in in_channels[:-1])
+        self.merges = nn.ModuleList(
+            conv_bn(channels, channels, deform=level in deform, separable=separable) for level in range(len(in_channels) - 1)
+        )
 
     def combine(self, level: int, coarse: Tensor, lateral: Tensor) -> Tensor:
         return lateral + upsample(coarse, lateral)
@@ -47,8 +55,8 @@ class WFPN(FPN):
     ``alpha = sigmoid(conv1x1(up))``, one weight a pixel.
     """
 
-    def __init__(self, in_channels: Sequence[int], channels: int, deform: bool = False) -> None:
-        super().__init__(in_channels, channels, deform)
+    def __init__(self, in_channels: Sequence[int], channels: int, deform: Collection[int] = (), separable: bool = False) -> None:
+        super().__init__(in_channels, channels, deform, separable)
         self.alphas = nn.ModuleList(nn.Conv2d(channels, 1, 1) for _ in in_channels[:-1])
 
     def combine(self, level: int, coarse: Tensor, lateral: Tensor) -> Tensor:

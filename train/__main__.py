@@ -30,7 +30,7 @@ from train.loader import Batches
 from train.offsets import measure_offsets, print_offsets, without_offsets
 from train.pseudo import make_pseudo_labels, read_pseudo_labels
 from train.recipe import Recipe, load_recipe
-from train.transfer import fit_context, transplant
+from train.transfer import fit_context, slim, transplant
 from train.widerface_data import hold_out, load_labelled, load_unlabelled
 
 
@@ -152,10 +152,14 @@ def _start(recipe: Recipe, init: Path | None, batches: Batches) -> tuple[Detecto
     if init is None:
         return Detector(recipe.config), f"random initialisation, seed {recipe.seed}"
     checkpoint = _load(init, recipe)
+    contexts = (checkpoint.detector.config.context, recipe.config.context)
+    # Batches below step 0 are of the training kind, but none that training will see.
+    images = (normalise(batches[-step].pixels, recipe.config) for step in range(1, 9))
+    if contexts == ("scm", "scm_shared"):
+        detector = slim(checkpoint.detector, recipe.config, images)
+        return detector, f"started from {init.name} ({checkpoint.source})"
     detector = transplant(checkpoint.detector, recipe.config)
-    if checkpoint.detector.config.context != recipe.config.context:
-        # Batches below step 0 are of the training kind, but none that training will see.
-        images = [normalise(batches[-step].pixels, recipe.config) for step in range(1, 9)]
+    if contexts == ("ssh", "scm"):
         explained = fit_context(checkpoint.detector, detector, images)
         print("context fitted; explained share of the heads' answers: " + ", ".join(f"{share:.4f}" for share in explained))
     return detector, f"started from {init.name} ({checkpoint.source})"

@@ -170,3 +170,10 @@ def test_neon_under_emulation(tmp_path_factory):
     result = subprocess.run([emulator, out / "obj" / "acwface_check", "30", "11"], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "neon scalar; 30 layers, 0 failures" in result.stdout
+
+
+def test_a_project_that_was_moved_builds(tmp_path_factory):
+    out = built(tmp_path_factory, "moved", programs=("acwface_kernel",))
+    cache = out / "obj" / "CMakeCache.txt"
+    cache.write_text(cache.read_text().replace("CMAKE_HOME_DIRECTORY:INTERNAL=", "CMAKE_HOME_DIRECTORY:INTERNAL=/elsewhere"))
+    build(Target(host()), out, programs=("acwface_kernel",))
