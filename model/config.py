@@ -24,8 +24,9 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     backbone: Literal["mobilenetv1_025"] = "mobilenetv1_025"
     neck: Literal["fpn", "wfpn"] = "fpn"
     """``fpn`` (Lin et al. 2017) or ``wfpn`` (learned, spatially varying merge weights)."""
-    merge: Literal["dense", "separable"] = "dense"
-    """The neck's 3x3 convolutions behind each sum, where they are not deformable; ``separable``: depthwise, then pointwise."""
+    merge_rank: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    """The 3x3 convolution behind the neck's finest sum, the costliest of all, has so many outputs, which a pointwise one makes
+    :attr:`channels` of; ``None`` for a single convolution."""
     context: Literal["ssh", "scm", "scm_shared"] = "ssh"
     """``ssh`` (Najibi et al. 2017, three branches), ``scm`` (four branches and a fusing 3x3 convolution), or ``scm_shared``: the same with
     one layer where two read the same map, so that deformable ones share their offsets."""
@@ -56,6 +57,8 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if (self.context == "ssh") != (self.context_fusion == "none"):
             raise ValueError(f"context {self.context} does not go with context_fusion {self.context_fusion}")
+        if self.merge_rank is not None and "neck" in self.deform and 0 in self.deform_levels:
+            raise ValueError("the neck's finest convolution is deformable and cannot have a merge_rank")
         if len({len(sizes) for sizes in self.min_sizes}) != 1 or not self.min_sizes[0]:
             raise ValueError("every level needs the same number of min_sizes, at least one")
 
@@ -86,11 +89,11 @@ VARIANTS: dict[str, ModelConfig] = {
         ModelConfig(
             "acwface_dcn_lite",
             neck="wfpn",
-            merge="separable",
+            merge_rank=32,
             context="scm_shared",
             context_fusion="depthwise",
             attention="edam",
-            attention_rank=4,
+            attention_rank=2,
             deform=("context",),
             deform_levels=(1, 2),
         ),

@@ -40,7 +40,7 @@ class Detector(nn.Module):
         widths = self.backbone.out_channels
         levels = len(config.strides)
         deform = {place: config.deform_levels if place in config.deform else () for place in ("neck", "context")}
-        self.neck = NECKS[config.neck](widths, config.channels, deform["neck"], config.merge == "separable")
+        self.neck = NECKS[config.neck](widths, config.channels, deform["neck"], config.merge_rank)
         self.context = nn.ModuleList(
             CONTEXTS[config.context](config.channels, config.context_fusion, level in deform["context"]) for level in range(levels)
         )

@@ -19,20 +19,21 @@ def conv_bn(
     kernel: int = 3,
     stride: int = 1,
     deform: bool = False,
-    separable: bool = False,
+    rank: int | None = None,
     act: bool = True,
 ) -> nn.Sequential:
     """``(N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))``.
 
-    ``deform`` replaces the 3x3 convolution by a deformable one, ``separable`` by a depthwise and a pointwise one with nothing between.
+    ``deform`` replaces the 3x3 convolution by a deformable one, ``rank`` by one of so many outputs and a pointwise one, with nothing
+    between.
     """
     layers: list[nn.Module]
     if deform:
         layers = [DeformConv2d(in_channels, out_channels)]
-    elif separable:
+    elif rank is not None:
         layers = [
-            nn.Conv2d(in_channels, in_channels, kernel, stride, padding=kernel // 2, groups=in_channels, bias=False),
-            nn.Conv2d(in_channels, out_channels, 1, bias=False),
+            nn.Conv2d(in_channels, rank, kernel, stride, padding=kernel // 2, bias=False),
+            nn.Conv2d(rank, out_channels, 1, bias=False),
         ]
     else:
         layers = [nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)]

@@ -29,14 +29,14 @@ class FPN(nn.Module):
         in_channels: of each level.
         channels: of what comes out.
         deform: levels whose merge is deformable.
-        separable: whether the other merges are.
+        rank: of the finest merge, see :attr:`model.config.ModelConfig.merge_rank`.
     """
 
-    def __init__(self, in_channels: Sequence[int], channels: int, deform: Collection[int] = (), separable: bool = False) -> None:
+    def __init__(self, in_channels: Sequence[int], channels: int, deform: Collection[int] = (), rank: int | None = None) -> None:
         super().__init__()
         self.laterals = nn.ModuleList(conv_bn(c, channels, kernel=1) for c in in_channels)
         self.merges = nn.ModuleList(
-            conv_bn(channels, channels, deform=level in deform, separable=separable) for level in range(len(in_channels) - 1)
+            conv_bn(channels, channels, deform=level in deform, rank=None if level else rank) for level in range(len(in_channels) - 1)
         )
 
     def combine(self, level: int, coarse: Tensor, lateral: Tensor) -> Tensor:
@@ -55,8 +55,8 @@ class WFPN(FPN):
     ``alpha = sigmoid(conv1x1(up))``, one weight a pixel.
     """
 
-    def __init__(self, in_channels: Sequence[int], channels: int, deform: Collection[int] = (), separable: bool = False) -> None:
-        super().__init__(in_channels, channels, deform, separable)
+    def __init__(self, in_channels: Sequence[int], channels: int, deform: Collection[int] = (), rank: int | None = None) -> None:
+        super().__init__(in_channels, channels, deform, rank)
         self.alphas = nn.ModuleList(nn.Conv2d(channels, 1, 1) for _ in in_channels[:-1])
 
     def combine(self, level: int, coarse: Tensor, lateral: Tensor) -> Tensor:

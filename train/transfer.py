@@ -275,8 +275,8 @@ def slim(source: Detector, config: ModelConfig, images: Iterable[Tensor]) -> Det
     """A lighter network of ``config`` that starts near what ``source`` computes.
 
     A deformable layer that becomes an ordinary one loses its offsets, its weight takes the mean of its modulators in. Layers that become
-    one keep their weights and share the mean of their predictors. An attention kernel keeps its first singular vectors. A merge that
-    becomes separable keeps the first singular vector of each input channel's taps, and its pointwise half is fitted by least squares.
+    one keep their weights and share the mean of their predictors. An attention kernel keeps its first singular vectors. A merge of a
+    lower rank keeps the principal components of what it answers.
 
     Args:
         source: with SCM.
@@ -298,18 +298,12 @@ def slim(source: Detector, config: ModelConfig, images: Iterable[Tensor]) -> Det
     for level, (mine, theirs) in enumerate(zip(target.neck.merges, source.neck.merges, strict=True)):
         if isinstance(mine[0], DeformConv2d):
             continue
-        weight = _without_offsets(theirs[0], masks)
-        if config.merge == "dense":
-            mine[0].weight.copy_(weight)
-            _copy_norm(theirs[1], mine[1])
+        weight, norm = _without_offsets(theirs[0], masks), theirs[1]
+        if isinstance(mine[1], nn.Conv2d):
+            _reduce_rank(weight, norm, torch.cat(merges[level]), mine)
         else:
-            taps = weight.flatten(2).transpose(0, 1)  # (inputs, outputs, 9)
-            mine[0].weight.copy_(torch.linalg.svd(taps).Vh[:, 0].view(mine[0].weight.shape))
-            pairs = [(_rows(mine[0](x)), _rows(y)) for x, y in merges[level]]
-            fitted, bias, _ = _ridge(pairs)
-            mine[1].weight.copy_(fitted.T[..., None, None])
-            _copy_norm(theirs[1], mine[2])
-            mine[2].running_mean.sub_(bias)
+            mine[0].weight.copy_(weight)
+            _copy_norm(norm, mine[1])
     for mine, theirs in zip(target.context, source.context, strict=True):
         _share(theirs, mine, masks)
     return target.eval()
@@ -319,10 +313,10 @@ def _spatial_convs(detector: Detector) -> list[nn.Module]:
     return [module.spatial.conv for module in detector.modules() if isinstance(module, EDAM)]
 
 
-def _observe(source: Detector, images: Iterable[Tensor]) -> tuple[dict[nn.Module, Tensor], list[list[tuple[Tensor, Tensor]]]]:
-    """The mean of each deformable layer's modulators, ``(9,)``; what each merge's convolution was given and what it answered."""
+def _observe(source: Detector, images: Iterable[Tensor]) -> tuple[dict[nn.Module, Tensor], list[list[Tensor]]]:
+    """The mean of each deformable layer's modulators, ``(9,)``; what each merge's convolution answered, ``(rows, outputs)`` each."""
     masks: dict[nn.Module, list[Tensor]] = {}
-    merges: list[list[tuple[Tensor, Tensor]]] = [[] for _ in source.neck.merges]
+    merges: list[list[Tensor]] = [[] for _ in source.neck.merges]
     handles = []
     for module in source.modules():
         if isinstance(module, DeformConv2d):
@@ -333,7 +327,7 @@ def _observe(source: Detector, images: Iterable[Tensor]) -> tuple[dict[nn.Module
                 )
             )
     for merge, seen in zip(source.neck.merges, merges, strict=True):
-        handles.append(merge[0].register_forward_hook(lambda _, inputs, output, seen=seen: seen.append((inputs[0], output))))
+        handles.append(merge[0].register_forward_hook(lambda _, __, output, seen=seen: seen.append(_rows(output))))
     try:
         for image in images:
             source(image)
@@ -349,6 +343,18 @@ def _without_offsets(layer: nn.Module, masks: dict[nn.Module, Tensor]) -> Tensor
 
 def _copy_norm(source: nn.BatchNorm2d, target: nn.BatchNorm2d) -> None:
     target.load_state_dict(source.state_dict())
+
+
+def _reduce_rank(weight: Tensor, norm: nn.BatchNorm2d, answers: Tensor, merge: nn.Sequential) -> None:
+    """A convolution as two, with the principal components of its normalised ``answers (rows, outputs)`` between them."""
+    first, second, own = merge[:3]
+    scale = norm.weight.abs().clamp(min=1e-6) / (norm.running_var + norm.eps).sqrt()
+    mean = answers.mean(0)
+    components = torch.linalg.eigh(torch.cov((answers * scale).T)).eigenvectors[:, -first.out_channels :]
+    first.weight.copy_(torch.einsum("or,o,oikl->rikl", components, scale, weight))
+    second.weight.copy_((components / scale[:, None])[..., None, None])
+    _copy_norm(norm, own)
+    own.running_mean.sub_(mean - (components / scale[:, None]) @ (components.T @ (scale * mean)))
 
 
 def _factorise(conv: nn.Conv2d, pair: nn.Sequential) -> None:
