@@ -152,11 +152,12 @@ $(OUT)/choices/$(VARIANT)-$(ROUTE)-onnx $(addprefix $(OUT)/choices/$(VARIANT)-$(
 	@mkdir -p "$(@D)"
 	@echo "$(CHECKPOINT) $(NO_REWRITE)" | cmp -s - "$@" || echo "$(CHECKPOINT) $(NO_REWRITE)" > "$@"
 
-# Every route of the deformable network, the exports that were not rewritten, and RetinaFace, side by side.
+# Every route of the deformable networks, the exports that were not rewritten, and RetinaFace, side by side.
+DEFORMABLE := acwface_dcn acwface_dcn_lite
 SPEED_SIZES := 640 320
 SPEED_ARTIFACTS = $(foreach size,$(SPEED_SIZES),$(addprefix $(OUT)/artifacts/, \
-  retinaface-none-fp32-$(size)-onnx $(foreach route,native decomposed custom,acwface_dcn-$(route)-fp32-$(size)-onnx) \
-  retinaface-none-fp32-$(size)-tflite $(foreach route,decomposed custom,acwface_dcn-$(route)-fp32-$(size)-tflite)))
+  retinaface-none-fp32-$(size)-onnx $(foreach variant,$(DEFORMABLE),$(foreach route,native decomposed custom,$(variant)-$(route)-fp32-$(size)-onnx)) \
+  retinaface-none-fp32-$(size)-tflite $(foreach variant,$(DEFORMABLE),$(foreach route,decomposed custom,$(variant)-$(route)-fp32-$(size)-tflite))))
 SPEED_NAIVE = $(foreach size,$(SPEED_SIZES),$(addprefix $(OUT)/naive/artifacts/, \
   $(foreach route,native decomposed,acwface_dcn-$(route)-fp32-$(size)-onnx) acwface_dcn-grid-sample-fp32-$(size)-tflite))
 SPEED_EXPORT = $(MAKE) --no-print-directory PRECISION=fp32 SIZE="$(SPEED_SIZES)"
@@ -164,11 +165,12 @@ SPEED_EXPORT = $(MAKE) --no-print-directory PRECISION=fp32 SIZE="$(SPEED_SIZES)"
 bench-speed: .venv/.ready ## latency of every route against naive exports and RetinaFace, in one run (minutes)
 	for format in onnx tflite; do \
 	  $(SPEED_EXPORT) export-$$format VARIANT=retinaface CHECKPOINT="$(PUBLIC_RETINAFACE)"; done
-	file() { $(SPEED_EXPORT) export-$$1 VARIANT=acwface_dcn CHECKPOINT= DCN=$$2 $${@:3}; }; \
-	for route in native decomposed custom; do file onnx $$route; done; \
-	for route in decomposed custom; do file tflite $$route; done; \
-	for route in native decomposed; do file onnx $$route NO_REWRITE=all OUT="$(OUT)/naive"; done; \
-	file tflite grid-sample NO_REWRITE=all OUT="$(OUT)/naive"
+	file() { $(SPEED_EXPORT) export-$$1 VARIANT=$$2 CHECKPOINT= DCN=$$3 $${@:4}; }; \
+	for variant in $(DEFORMABLE); do \
+	  for route in native decomposed custom; do file onnx $$variant $$route; done; \
+	  for route in decomposed custom; do file tflite $$variant $$route; done; done; \
+	for route in native decomposed; do file onnx acwface_dcn $$route NO_REWRITE=all OUT="$(OUT)/naive"; done; \
+	file tflite acwface_dcn grid-sample NO_REWRITE=all OUT="$(OUT)/naive"
 	$(PY) -m runtime_bench compare $(SPEED_ARTIFACTS) --naive $(SPEED_NAIVE) --json "$(OUT)/bench/speed.json"
 
 bench-onnx: export-onnx ## size, latency, memory, AP and its drop, of those artifacts
@@ -277,11 +279,12 @@ train-shipped: .venv/.ready ## train the weights that the project ships (hours o
 	train() { \
 	  run="$(TRAIN)/$$1"; resume=$$([ ! -e "$$run/state.pt" ] || echo --resume); \
 	  $(PY) -m train run --config train/recipes/$$1.toml $(PHOTOGRAPHS) --pseudo "$(TRAIN)/pseudo.jsonl" \
-	    --init "$(TEACHER)" --teacher "$(TEACHER)" --out "$$run" $$resume; \
+	    --init "$${2:-$(TEACHER)}" --teacher "$(TEACHER)" --out "$$run" $$resume; \
 	}; \
 	ship() { echo "$(TRAIN)/$$1/$$2.safetensors: copy it to model/weights/$$1.safetensors to ship it"; }; \
 	train retinaface; ship retinaface best; \
-	for recipe in acwface_dcn acwface; do train $$recipe; ship $$recipe last; done
+	for recipe in acwface_dcn acwface; do train $$recipe; ship $$recipe last; done; \
+	train acwface_dcn_lite "$(TRAIN)/acwface_dcn/last.safetensors"; ship acwface_dcn_lite last
 
 bench-train: .venv/.ready ## step time of training: torchvision's deformable convolution against ours
 	$(PY) -m train bench

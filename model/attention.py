@@ -40,20 +40,37 @@ class SpatialAttention(nn.Module):
     """``(N, C, H, W) -> (N, 1, H, W)`` in (0, 1): a 49x49 convolution over maximum and mean.
 
     CBAM (Woo et al. 2018, section 3) at a far larger kernel.
+
+    Args:
+        rank: the kernel is a sum of so many products of a row and a column, computed as two convolutions: at rank 4 an eighth of the
+            arithmetic. ``None`` for any kernel.
     """
 
-    def __init__(self, kernel: int = 49) -> None:
+    def __init__(self, rank: int | None = None, kernel: int = 49) -> None:
         super().__init__()
         self.pool = ChannelPool()
-        self.conv = nn.Conv2d(2, 1, kernel, padding=kernel // 2)
+        self.conv: nn.Module
+        if rank is None:
+            self.conv = nn.Conv2d(2, 1, kernel, padding=kernel // 2)
+        else:
+            rows = nn.Conv2d(2, rank, (1, kernel), padding=(0, kernel // 2), bias=False)
+            self.conv = nn.Sequential(rows, nn.Conv2d(rank, 1, (kernel, 1), padding=(kernel // 2, 0)))
         self.by_fourier = False
         """Set by :meth:`model.detector.Detector.use_training_forms`: see :func:`fourier_conv`."""
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = self.pool(x)
         if self.by_fourier:
-            return torch.sigmoid(fourier_conv(pooled, self.conv.weight) + self.conv.bias)
+            weight, bias = self._kernel()
+            return torch.sigmoid(fourier_conv(pooled, weight) + bias)
         return torch.sigmoid(self.conv(pooled))
+
+    def _kernel(self) -> tuple[Tensor, Tensor]:
+        """``(1, 2, k, k)`` and ``(1,)``, also where it is computed as two."""
+        if isinstance(self.conv, nn.Conv2d):
+            return self.conv.weight, self.conv.bias
+        rows, columns = self.conv
+        return torch.einsum("orkx,rcyl->ockl", columns.weight, rows.weight), columns.bias
 
 
 def fourier_conv(x: Tensor, weight: Tensor) -> Tensor:
@@ -86,10 +103,10 @@ def _smooth(length: int) -> int:
 class EDAM(nn.Module):
     """``(N, C, H, W) -> (N, C, H, W)``: ``x + x * channel(x) * spatial(x * channel(x))``."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, rank: int | None = None) -> None:
         super().__init__()
         self.channel = ChannelAttention(channels)
-        self.spatial = SpatialAttention()
+        self.spatial = SpatialAttention(rank)
 
     def forward(self, x: Tensor) -> Tensor:
         attended = x * self.channel(x)

@@ -152,7 +152,7 @@ def _recognise(state: dict[str, Tensor], path: Path) -> ModelConfig:
     body = next(name for name in state if name.startswith("body."))
     found = (has(".scm."), has(".edam_backbone."), has(".offset_conv."), has(".LandmarkHead."))
     for config in VARIANTS.values():
-        parts = (config.context == "scm", config.attention == "edam", bool(config.deform), config.landmarks)
+        parts = (config.context != "ssh", config.attention == "edam", bool(config.deform), config.landmarks)
         if necks == [config.neck] and found == parts and _has_backbone(state, config):
             return config
     names = [body, *necks, *(name for name, there in zip(("scm", "edam", "deformable", "landmarks"), found, strict=True) if there)]

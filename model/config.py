@@ -25,16 +25,24 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """See :mod:`model.backbones`."""
     neck: Literal["fpn", "wfpn", "bifpn"] = "fpn"
     """``fpn`` (Lin et al. 2017), ``wfpn`` (learned, spatially varying merge weights) or ``bifpn`` (down and up again, one weight a map)."""
-    context: Literal["ssh", "scm"] = "ssh"
-    """``ssh`` (Najibi et al. 2017, three branches) or ``scm`` (four branches and a fusing 3x3 convolution)."""
+    merge_rank: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    """The 3x3 convolution behind the neck's finest sum, the costliest of all, has so many outputs, which a pointwise one makes
+    :attr:`channels` of; ``None`` for a single convolution."""
+    context: Literal["ssh", "scm", "scm_shared"] = "ssh"
+    """``ssh`` (Najibi et al. 2017, three branches), ``scm`` (four branches and a fusing 3x3 convolution), or ``scm_shared``: the same with
+    one layer where two read the same map, so that deformable ones share their offsets."""
     context_fusion: Literal["none", "dense", "depthwise"] = "none"
-    """The 3x3 convolution behind the concatenated branches of ``scm``; ``none`` for ``ssh``."""
+    """The 3x3 convolution behind the concatenated branches of either SCM; ``none`` for ``ssh``."""
     attention: Literal["none", "edam"] = "none"
     """``edam`` puts channel and spatial attention behind the backbone, the neck and the context module of every level."""
+    attention_rank: Annotated[int, Meta(ge=1, le=49)] | None = None
+    """The 49x49 kernel of attention is a sum of so many products of a row and a column; ``None`` for any kernel."""
     activation: Literal["leaky_relu", "elu", "relu"] = "leaky_relu"
     """Behind the convolutions of neck and context; the backbone has its own."""
     deform: tuple[Literal["neck", "context"], ...] = ()
     """Where 3x3 convolutions are deformable: the neck's merges, the context modules' branches."""
+    deform_levels: tuple[Literal[0, 1, 2], ...] = (0, 1, 2)
+    """At which levels they are, 0 being the finest."""
     offset_limit: Annotated[float, Meta(gt=0)] | None = None
     """Offsets are clamped to so many pixels either way; ``None`` for no limit."""
     channels: Annotated[int, Meta(ge=4, le=1024, multiple_of=4)] = 64
@@ -52,10 +60,12 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     colour_order: Literal["BGR", "RGB"] = "BGR"
 
     def __post_init__(self) -> None:
-        if (self.context == "scm") == (self.context_fusion == "none"):
+        if (self.context == "ssh") != (self.context_fusion == "none"):
             raise ValueError(f"context {self.context} does not go with context_fusion {self.context_fusion}")
-        if self.neck == "bifpn" and "neck" in self.deform:
-            raise ValueError("the convolutions of neck bifpn are depthwise; deform can be context only")
+        if self.neck == "bifpn" and ("neck" in self.deform or self.merge_rank is not None):
+            raise ValueError("the convolutions of neck bifpn are depthwise; they take no merge_rank, and deform can be context only")
+        if self.merge_rank is not None and "neck" in self.deform and 0 in self.deform_levels:
+            raise ValueError("the neck's finest convolution is deformable and cannot have a merge_rank")
         if len({len(sizes) for sizes in self.min_sizes}) != 1 or not self.min_sizes[0]:
             raise ValueError("every level needs the same number of min_sizes, at least one")
 
@@ -83,13 +93,24 @@ VARIANTS: dict[str, ModelConfig] = {
         ModelConfig("retinaface_wfpn_scm", neck="wfpn", context="scm", context_fusion="dense"),
         ModelConfig("acwface", neck="wfpn", context="scm", context_fusion="dense", attention="edam"),
         ModelConfig("acwface_dcn", neck="wfpn", context="scm", context_fusion="depthwise", attention="edam", deform=("neck", "context")),
+        ModelConfig(
+            "acwface_dcn_lite",
+            neck="wfpn",
+            merge_rank=32,
+            context="scm_shared",
+            context_fusion="depthwise",
+            attention="edam",
+            attention_rank=2,
+            deform=("context",),
+            deform_levels=(1, 2),
+        ),
         ModelConfig("biretina", neck="bifpn", activation="elu"),
         ModelConfig("retinaface_mobilenetv2", backbone="mobilenetv2", strides=(4, 8, 16), landmarks=False),
         ModelConfig("retinaface_mobilenetv2_x6", backbone="mobilenetv2_x6", strides=(4, 8, 16), landmarks=False),
         ModelConfig("retinaface_resnet50", backbone="resnet50", channels=256, activation="relu"),
     )
 }
-"""The rows of the published table, in its order, then relatives."""
+"""The rows of the published table, in its order; a network of ours that keeps what the last of them promises; relatives."""
 
 
 def variant_config(name: str) -> ModelConfig:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from model.layers import conv_bn
+from model.layers import ACTIVATIONS, conv_bn
 
 
 class SSH(nn.Module):
@@ -43,12 +43,7 @@ class SCM(nn.Module):
         self.branch3 = conv_bn(quarter, quarter, deform=deform, act=None)
         self.hidden4 = conv_bn(quarter, quarter, deform=deform, act=act)
         self.branch4 = conv_bn(quarter, quarter, deform=deform, act=None)
-        groups = channels if fusion == "depthwise" else 1
-        self.fusion = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, groups=groups, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(inplace=True),
-        )
+        self.fusion = _fusion(channels, fusion)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden2 = self.hidden2(x)
@@ -57,4 +52,36 @@ class SCM(nn.Module):
         return self.fusion(torch.cat([self.branch1(x), self.branch2(hidden2), self.branch3(hidden3), self.branch4(hidden4)], dim=1))
 
 
-CONTEXTS = {"ssh": SSH, "scm": SCM}
+class SharedSCM(nn.Module):
+    """SCM with one layer of twice the outputs where a branch and the next hidden layer read the same map.
+
+    The same function as :class:`SCM` where nothing is deformable; deformable layers share their offsets, four predictors instead of seven.
+    """
+
+    def __init__(self, channels: int, fusion: str, deform: bool, act: str) -> None:
+        super().__init__()
+        quarter = channels // 4
+        self.pairs = nn.ModuleList(conv_bn(width, 2 * quarter, deform=deform, act=None) for width in (channels, quarter, quarter))
+        """Branch ``i`` and the hidden layer of branch ``i + 1``, in this order."""
+        self.branch4 = conv_bn(quarter, quarter, deform=deform, act=None)
+        self.act = ACTIVATIONS[act]()
+        self.fusion = _fusion(channels, fusion)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branches = []
+        for pair in self.pairs:
+            branch, hidden = pair(x).chunk(2, dim=1)
+            branches.append(branch)
+            x = self.act(hidden)
+        return self.fusion(torch.cat([*branches, self.branch4(x)], dim=1))
+
+
+def _fusion(channels: int, kind: str) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=1, groups=channels if kind == "depthwise" else 1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+CONTEXTS = {"ssh": SSH, "scm": SCM, "scm_shared": SharedSCM}

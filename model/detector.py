@@ -40,10 +40,11 @@ class Detector(nn.Module):
         self.backbone = BACKBONES[config.backbone]()
         widths = self.backbone.out_channels
         levels = len(config.strides)
-        self.neck = NECKS[config.neck](widths, config.channels, deform="neck" in config.deform, act=config.activation)
+        deform = {place: config.deform_levels if place in config.deform else () for place in ("neck", "context")}
+        self.neck = NECKS[config.neck](widths, config.channels, deform["neck"], config.activation, config.merge_rank)
         self.context = nn.ModuleList(
-            CONTEXTS[config.context](config.channels, config.context_fusion, "context" in config.deform, config.activation)
-            for _ in range(levels)
+            CONTEXTS[config.context](config.channels, config.context_fusion, level in deform["context"], config.activation)
+            for level in range(levels)
         )
         self.backbone_attention = nn.ModuleList(_attention(config, width) for width in widths)
         self.neck_attention = nn.ModuleList(_attention(config, config.channels) for _ in range(levels))
@@ -90,7 +91,7 @@ class Detector(nn.Module):
 
 
 def _attention(config: ModelConfig, channels: int) -> nn.Module:
-    return EDAM(channels) if config.attention == "edam" else nn.Identity()
+    return EDAM(channels, config.attention_rank) if config.attention == "edam" else nn.Identity()
 
 
 def _each(modules: nn.ModuleList, features: list[Tensor]) -> list[Tensor]:

@@ -27,19 +27,27 @@ def conv_bn(
     stride: int = 1,
     groups: int = 1,
     deform: bool = False,
+    rank: int | None = None,
     act: str | None = "leaky_relu",
 ) -> nn.Sequential:
     """``(N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))``.
 
     Args:
         deform: put a deformable convolution in the place of the 3x3 convolution.
+        rank: put a convolution of so many outputs and a pointwise one there, with nothing between.
         act: one of :data:`ACTIVATIONS`, ``None`` to end with batch norm.
     """
+    layers: list[nn.Module]
     if deform:
-        conv: nn.Module = DeformConv2d(in_channels, out_channels)
+        layers = [DeformConv2d(in_channels, out_channels)]
+    elif rank is not None:
+        layers = [
+            nn.Conv2d(in_channels, rank, kernel, stride, padding=kernel // 2, bias=False),
+            nn.Conv2d(rank, out_channels, 1, bias=False),
+        ]
     else:
-        conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
-    layers = [conv, nn.BatchNorm2d(out_channels)]
+        layers = [nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False)]
+    layers.append(nn.BatchNorm2d(out_channels))
     if act is not None:
         layers.append(ACTIVATIONS[act]())
     return nn.Sequential(*layers)

@@ -6,7 +6,7 @@ exact size of the finer map, so any input size works.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +24,24 @@ class FPN(nn.Module):
     """Feature pyramid (Lin et al. 2017) with a 3x3 convolution behind each sum.
 
     ``laterals[i]`` and ``merges[i]`` belong to level ``i``; the coarsest level has no merge.
+
+    Args:
+        in_channels: of each level.
+        channels: of what comes out.
+        deform: levels whose merge is deformable.
+        act: one of :data:`model.layers.ACTIVATIONS`.
+        rank: of the finest merge, see :attr:`model.config.ModelConfig.merge_rank`.
     """
 
-    def __init__(self, in_channels: Sequence[int], channels: int, deform: bool = False, act: str = "leaky_relu") -> None:
+    def __init__(
+        self, in_channels: Sequence[int], channels: int, deform: Collection[int] = (), act: str = "leaky_relu", rank: int | None = None
+    ) -> None:
         super().__init__()
         self.laterals = nn.ModuleList(conv_bn(c, channels, kernel=1, act=act) for c in in_channels)
-        self.merges = nn.ModuleList(conv_bn(channels, channels, deform=deform, act=act) for _ in in_channels[:-1])
+        self.merges = nn.ModuleList(
+            conv_bn(channels, channels, deform=level in deform, rank=None if level else rank, act=act)
+            for level in range(len(in_channels) - 1)
+        )
 
     def combine(self, level: int, coarse: Tensor, lateral: Tensor) -> Tensor:
         return lateral + upsample(coarse, lateral)
@@ -47,8 +59,10 @@ class WFPN(FPN):
     ``alpha = sigmoid(conv1x1(up))``, one weight a pixel.
     """
 
-    def __init__(self, in_channels: Sequence[int], channels: int, deform: bool = False, act: str = "leaky_relu") -> None:
-        super().__init__(in_channels, channels, deform, act)
+    def __init__(
+        self, in_channels: Sequence[int], channels: int, deform: Collection[int] = (), act: str = "leaky_relu", rank: int | None = None
+    ) -> None:
+        super().__init__(in_channels, channels, deform, act, rank)
         self.alphas = nn.ModuleList(nn.Conv2d(channels, 1, 1) for _ in in_channels[:-1])
 
     def combine(self, level: int, coarse: Tensor, lateral: Tensor) -> Tensor:
@@ -106,7 +120,9 @@ class BiFPN(nn.Module):
 
     cell_count = 3
 
-    def __init__(self, in_channels: Sequence[int], channels: int, deform: bool = False, act: str = "leaky_relu") -> None:
+    def __init__(
+        self, in_channels: Sequence[int], channels: int, deform: Collection[int] = (), act: str = "leaky_relu", rank: int | None = None
+    ) -> None:
         super().__init__()
         self.laterals = nn.ModuleList(nn.Sequential(nn.Conv2d(c, channels, 1), _norm(channels)) for c in (*in_channels, *in_channels[1:]))
         self.cells = nn.ModuleList(BiFPNCell(channels) for _ in range(self.cell_count))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 import torch
+from torch import Tensor
 
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.cli import Parser, run_command
@@ -30,7 +31,7 @@ from train.loader import Batches
 from train.offsets import measure_offsets, print_offsets, without_offsets
 from train.pseudo import make_pseudo_labels, read_pseudo_labels
 from train.recipe import Recipe, load_recipe
-from train.transfer import fit_context, fit_neck, transplant
+from train.transfer import fit_context, fit_neck, slim, transplant
 from train.widerface_data import hold_out, load_labelled, load_unlabelled
 
 
@@ -152,14 +153,20 @@ def _start(recipe: Recipe, init: Path | None, batches: Batches) -> tuple[Detecto
     if init is None:
         return Detector(recipe.config), f"random initialisation, seed {recipe.seed}"
     checkpoint = _load(init, recipe)
-    detector = transplant(checkpoint.detector, recipe.config)
-    # Batches below step 0 are of the training kind, but none that training will see.
-    if recipe.config.neck == "bifpn" != checkpoint.detector.config.neck:
-        images = (normalise(batches[-step].pixels, recipe.config) for step in range(1, 25))
-        _say_explained("neck fitted; explained share of the inherited pyramid", fit_neck(checkpoint.detector, detector, images))
-    if checkpoint.detector.config.context != recipe.config.context:
-        images = (normalise(batches[-step].pixels, recipe.config) for step in range(1, 9))
-        _say_explained("context fitted; explained share of the heads' answers", fit_context(checkpoint.detector, detector, images))
+    old, new = checkpoint.detector.config, recipe.config
+
+    def images(count: int) -> Iterator[Tensor]:
+        """Batches below step 0 are of the training kind, but none that training will see."""
+        return (normalise(batches[-step].pixels, new) for step in range(1, count + 1))
+
+    if (old.context, new.context) == ("scm", "scm_shared"):
+        detector = slim(checkpoint.detector, new, images(8))
+    else:
+        detector = transplant(checkpoint.detector, new)
+        if new.neck == "bifpn" != old.neck:
+            _say_explained("neck fitted; explained share of the inherited pyramid", fit_neck(checkpoint.detector, detector, images(24)))
+        if new.context != old.context:
+            _say_explained("context fitted; explained share of the heads' answers", fit_context(checkpoint.detector, detector, images(8)))
     return detector, f"started from {init.name} ({checkpoint.source})"
 
 

@@ -8,6 +8,8 @@ Four steps, each optional after the first:
 2. :func:`fit_neck` teaches a BiFPN, which inherits its 1x1 convolutions only, what the source's pyramid computes.
 3. :func:`fit_context` fits by least squares what does not fit: SSH's first branch has 32 channels, SCM's has 16.
 4. Training, with the source network as the teacher.
+
+The other way, :func:`slim` starts a lighter network from a richer one, as near to it as its parts allow.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 
 from model.attention import EDAM
 from model.config import ModelConfig
-from model.context import SCM, SSH
+from model.context import SCM, SSH, SharedSCM
 from model.deform_conv import DeformConv2d
 from model.detector import Detector
 from model.errors import UserError
@@ -45,11 +47,9 @@ def transplant(source: Detector, config: ModelConfig) -> Detector:
         UserError: the two read other inputs or code boxes differently, or ``source`` has parts that ``config`` lacks.
     """
     old = source.config
-    for field in ("backbone", "channels", "strides", "anchors_per_cell", "variances", "mean", "colour_order"):
-        if getattr(old, field) != getattr(config, field):
-            raise UserError(
-                f"cannot start {config.variant} from {old.variant}: {field} is {getattr(old, field)}, not {getattr(config, field)}"
-            )
+    _check_alike(old, config, "backbone", "channels", "strides", "anchors_per_cell", "variances", "mean", "colour_order")
+    if "scm_shared" in (config.context, old.context) and old.context != config.context:
+        raise UserError(f"cannot start {config.variant} from {old.variant}: it is acwface_dcn made lighter; start from that")
     if (
         (old.neck != config.neck and (config.neck == "fpn" or old.neck == "bifpn"))
         or (old.context, config.context) == ("scm", "ssh")
@@ -85,6 +85,12 @@ def transplant(source: Detector, config: ModelConfig) -> Detector:
             _undo_gain(target)
         _change_anchors(target, old.min_sizes)
     return target.eval()
+
+
+def _check_alike(old: ModelConfig, new: ModelConfig, *fields: str) -> None:
+    for field in fields:
+        if getattr(old, field) != getattr(new, field):
+            raise UserError(f"cannot start {new.variant} from {old.variant}: {field} is {getattr(old, field)}, not {getattr(new, field)}")
 
 
 def _copy_state(source: Detector, target: Detector) -> None:
@@ -326,3 +332,119 @@ def _ridge(pairs: Sequence[tuple[Tensor, Tensor]], faceness: Sequence[Tensor] | 
     error = scale @ (outputs - inputs @ weights).square()
     share = 1 - float(error.sum() / (scale @ outputs.square()).sum().clamp(min=1e-12))
     return weights.float(), (centre_out - centre_in @ weights).float(), share
+
+
+@torch.no_grad()
+def slim(source: Detector, config: ModelConfig, images: Iterable[Tensor]) -> Detector:
+    """A lighter network of ``config`` that starts near what ``source`` computes.
+
+    A deformable layer that becomes an ordinary one loses its offsets, its weight takes the mean of its modulators in. Layers that become
+    one keep their weights and share the mean of their predictors. An attention kernel keeps its first singular vectors. A merge of a
+    lower rank keeps the principal components of what it answers.
+
+    Args:
+        source: with SCM.
+        config: with a shared SCM, the rest alike or lighter.
+        images: a few batches ``(N, 3, H, W)``, normalised; photographs of the kind to be trained on.
+
+    Raises:
+        UserError: the two differ in more than what is said above.
+    """
+    alike = ("backbone", "neck", "context_fusion", "attention", "activation", "channels")
+    alike += ("landmarks", "strides", "min_sizes", "variances", "mean", "colour_order")
+    _check_alike(source.config, config, *alike)
+    target = Detector(config)
+    _copy_state(source, target)
+    source.eval()
+    masks, merges = _observe(source, images)
+    for mine, theirs in zip(_spatial_convs(target), _spatial_convs(source), strict=True):
+        if isinstance(mine, nn.Sequential):
+            _factorise(theirs, mine)
+    for level, (mine, theirs) in enumerate(zip(target.neck.merges, source.neck.merges, strict=True)):
+        if isinstance(mine[0], DeformConv2d):
+            continue
+        weight, norm = _without_offsets(theirs[0], masks), theirs[1]
+        if isinstance(mine[1], nn.Conv2d):
+            _reduce_rank(weight, norm, torch.cat(merges[level]), mine)
+        else:
+            mine[0].weight.copy_(weight)
+            _copy_norm(norm, mine[1])
+    for mine, theirs in zip(target.context, source.context, strict=True):
+        _share(theirs, mine, masks)
+    return target.eval()
+
+
+def _spatial_convs(detector: Detector) -> list[nn.Module]:
+    return [module.spatial.conv for module in detector.modules() if isinstance(module, EDAM)]
+
+
+def _observe(source: Detector, images: Iterable[Tensor]) -> tuple[dict[nn.Module, Tensor], list[list[Tensor]]]:
+    """The mean of each deformable layer's modulators, ``(9,)``; what each merge's convolution answered, ``(rows, outputs)`` each."""
+    masks: dict[nn.Module, list[Tensor]] = {}
+    merges: list[list[Tensor]] = [[] for _ in source.neck.merges]
+    handles = []
+    for module in source.modules():
+        if isinstance(module, DeformConv2d):
+            means = masks.setdefault(module, [])
+            handles.append(
+                module.modulator_conv.register_forward_hook(
+                    lambda _, __, output, means=means: means.append(2 * torch.sigmoid(output).mean((0, 2, 3)))
+                )
+            )
+    for merge, seen in zip(source.neck.merges, merges, strict=True):
+        handles.append(merge[0].register_forward_hook(lambda _, __, output, seen=seen: seen.append(_rows(output))))
+    try:
+        for image in images:
+            source(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {module: torch.stack(means).mean(0) for module, means in masks.items()}, merges
+
+
+def _without_offsets(layer: nn.Module, masks: dict[nn.Module, Tensor]) -> Tensor:
+    return layer.weight * masks[layer].view(1, 1, 3, 3) if layer in masks else layer.weight
+
+
+def _copy_norm(source: nn.BatchNorm2d, target: nn.BatchNorm2d) -> None:
+    target.load_state_dict(source.state_dict())
+
+
+def _reduce_rank(weight: Tensor, norm: nn.BatchNorm2d, answers: Tensor, merge: nn.Sequential) -> None:
+    """A convolution as two, with the principal components of its normalised ``answers (rows, outputs)`` between them."""
+    first, second, own = merge[:3]
+    scale = norm.weight.abs().clamp(min=1e-6) / (norm.running_var + norm.eps).sqrt()
+    mean = answers.mean(0)
+    components = torch.linalg.eigh(torch.cov((answers * scale).T)).eigenvectors[:, -first.out_channels :]
+    first.weight.copy_(torch.einsum("or,o,oikl->rikl", components, scale, weight))
+    second.weight.copy_((components / scale[:, None])[..., None, None])
+    _copy_norm(norm, own)
+    own.running_mean.sub_(mean - (components / scale[:, None]) @ (components.T @ (scale * mean)))
+
+
+def _factorise(conv: nn.Conv2d, pair: nn.Sequential) -> None:
+    """The kernel ``(1, 2, k, k)`` as the sum of products of rows and columns that comes nearest."""
+    rows, columns = pair
+    rank, size = rows.out_channels, conv.kernel_size[0]
+    left, values, right = torch.linalg.svd(conv.weight[0].transpose(0, 1).reshape(size, 2 * size), full_matrices=False)
+    root = values[:rank].sqrt()
+    rows.weight.copy_((root[:, None] * right[:rank]).view(rank, 2, 1, size))
+    columns.weight.copy_((left[:, :rank] * root).T.reshape(1, rank, size, 1))
+    columns.bias.copy_(conv.bias)
+
+
+def _share(scm: SCM, shared: SharedSCM, masks: dict[nn.Module, Tensor]) -> None:
+    groups = ((scm.branch1, scm.hidden2), (scm.branch2, scm.hidden3), (scm.branch3, scm.hidden4), (scm.branch4,))
+    for blocks, (layer, norm) in zip(groups, (*shared.pairs, shared.branch4), strict=True):
+        for name, tensor in norm.state_dict().items():
+            parts = [block[1].state_dict()[name] for block in blocks]
+            tensor.copy_(torch.cat(parts) if tensor.dim() else parts[0])
+        layers = [block[0] for block in blocks]
+        if isinstance(layer, DeformConv2d):
+            layer.weight.copy_(torch.cat([part.weight for part in layers]))
+            for name in ("offset_conv", "modulator_conv"):
+                mine, theirs = getattr(layer, name), [getattr(part, name) for part in layers]
+                mine.weight.copy_(torch.stack([conv.weight for conv in theirs]).mean(0))
+                mine.bias.copy_(torch.stack([conv.bias for conv in theirs]).mean(0))
+        else:
+            layer.weight.copy_(torch.cat([_without_offsets(part, masks) for part in layers]))

@@ -67,6 +67,9 @@ def build(target: Target, out: Path, includes: Sequence[str] = (), programs: Seq
     objects = out / "obj"
     generator = ("-G", "Ninja") if shutil.which("ninja") else ()
     defines = [f"-D{include}" for include in (*(f"{headers.variable}=" for headers in HEADERS), *includes)]  # none left of an earlier run
+    cache = objects / "CMakeCache.txt"
+    if cache.exists() and f"CMAKE_HOME_DIRECTORY:INTERNAL={SOURCES}\n" not in cache.read_text(errors="replace"):
+        shutil.rmtree(objects)  # the project was moved or copied, which CMake refuses
     _run(cmake, "-S", str(SOURCES), "-B", str(objects), *generator, *target.options, *defines, *options)
     _run(cmake, "--build", str(objects), "--parallel", str(os.cpu_count() or 1), *(("--target", *programs) if programs else ()))
     if programs:

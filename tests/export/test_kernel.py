@@ -270,3 +270,10 @@ def test_neon_under_emulation(emulated, checked_here, processor, names):
     assert there, result.stdout
     if "int8: scalar," not in checked_here:  # on a processor without AVX2
         assert f"checksum {there[1]};" in checked_here
+
+
+def test_a_project_that_was_moved_builds(tmp_path_factory):
+    out = built(tmp_path_factory, "moved", programs=("acwface_kernel",))
+    cache = out / "obj" / "CMakeCache.txt"
+    cache.write_text(cache.read_text().replace("CMAKE_HOME_DIRECTORY:INTERNAL=", "CMAKE_HOME_DIRECTORY:INTERNAL=/elsewhere"))
+    build(Target(host()), out, programs=("acwface_kernel",))

@@ -15,7 +15,7 @@ from model.detector import Detector, RawOutputs, build_detector
 from model.errors import UserError
 from model.postprocess import decode_boxes, decode_landmarks
 from train.recipe import Batch, Data, Recipe
-from train.transfer import fit_context, fit_neck, transplant
+from train.transfer import fit_context, fit_neck, slim, transplant
 
 IMAGE = torch.randn(2, 3, 96, 80, generator=torch.Generator().manual_seed(3)) * 50
 
@@ -133,6 +133,43 @@ def test_a_bifpn_learns_what_the_pyramid_gives() -> None:
     assert 1 - missed.item() == pytest.approx(explained[1], abs=1e-4)
 
 
+def test_slimming_keeps_the_function_where_nothing_is_lost() -> None:
+    """Nothing is where offsets are 0, a kernel has its full rank and a merge stays dense; modulators go into the weights."""
+    source = build_detector(VARIANTS["acwface_dcn"], seed=0)
+    with torch.no_grad():
+        for layer in source.modules():
+            if isinstance(layer, DeformConv2d):
+                for parameter in (layer.offset_conv.weight, layer.offset_conv.bias, layer.modulator_conv.weight):
+                    parameter.zero_()
+                layer.modulator_conv.bias.copy_(torch.linspace(-1, 1, 9))
+    lighter = replace(VARIANTS["acwface_dcn_lite"], merge_rank=None, attention_rank=49)
+    assert _difference(source, slim(source, lighter, [IMAGE])) < 1e-3
+
+
+def test_slimming_shares_what_is_predicted() -> None:
+    source = build_detector(VARIANTS["acwface_dcn"], seed=0)
+    with torch.no_grad():
+        for scm in source.context:
+            for left, right in ((scm.branch1, scm.hidden2), (scm.branch2, scm.hidden3), (scm.branch3, scm.hidden4)):
+                for name in ("offset_conv", "modulator_conv"):
+                    getattr(left[0], name).load_state_dict(getattr(right[0], name).state_dict())
+    same = replace(VARIANTS["acwface_dcn"], context="scm_shared")
+    assert _difference(source, slim(source, replace(same, deform=("context",), merge_rank=None), [IMAGE])) > 1e-3  # merges had offsets
+    target = slim(source, same, [IMAGE])
+    for mine, theirs in zip(target.neck.merges, source.neck.merges, strict=True):
+        mine.load_state_dict(theirs.state_dict())
+    assert _difference(source, target) < 1e-3
+
+
+def test_a_merge_of_lower_rank_loses_nothing_of_one_that_is() -> None:
+    config = replace(VARIANTS["acwface"], context_fusion="depthwise")
+    source = build_detector(config, seed=0)
+    with torch.no_grad():
+        weight = source.neck.merges[0][0].weight
+        weight.copy_(torch.einsum("oi,ickl->ockl", torch.randn(64, 20) / 8, weight[:20]))
+    assert _difference(source, slim(source, replace(config, context="scm_shared", merge_rank=20), [IMAGE])) < 1e-3
+
+
 @pytest.mark.parametrize(
     ("source", "target", "words"),
     [
@@ -140,6 +177,8 @@ def test_a_bifpn_learns_what_the_pyramid_gives() -> None:
         (VARIANTS["biretina"], VARIANTS["retinaface_wfpn"], "poorer"),
         (VARIANTS["acwface_dcn"], VARIANTS["acwface"], "poorer"),
         (VARIANTS["acwface"], VARIANTS["retinaface"], "poorer"),
+        (VARIANTS["retinaface"], VARIANTS["acwface_dcn_lite"], "start from that"),
+        (VARIANTS["acwface_dcn_lite"], VARIANTS["acwface_dcn"], "start from that"),
         (VARIANTS["retinaface"], replace(VARIANTS["acwface_dcn"], colour_order="RGB"), "colour_order"),
         (VARIANTS["retinaface"], replace(VARIANTS["acwface_dcn"], min_sizes=((16,), (64,), (256,))), "anchors_per_cell"),
     ],
@@ -147,3 +186,8 @@ def test_a_bifpn_learns_what_the_pyramid_gives() -> None:
 def test_what_cannot_be_transplanted_is_refused(source: ModelConfig, target: ModelConfig, words: str) -> None:
     with pytest.raises(UserError, match=words):
         transplant(build_detector(source), target)
+
+
+def test_slimming_changes_no_more_than_it_says() -> None:
+    with pytest.raises(UserError, match="context_fusion"):
+        slim(build_detector(VARIANTS["acwface"]), VARIANTS["acwface_dcn_lite"], [])
