@@ -6,7 +6,6 @@ import argparse
 import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from tabulate import tabulate
@@ -14,7 +13,7 @@ from tabulate import tabulate
 from model.artifact import Artifact, artifact_name, open_artifact, writing_artifact
 from model.cli import Parser, positive, run_command
 from model.errors import UserError
-from model.files import write_json
+from model.files import scratch_folder, write_json
 from quantize.calibration import METHODS, PHOTOGRAPHS
 from quantize.recipe import Recipe, read_recipe
 from runtime_bench.options import add_dataset, open_dataset
@@ -100,10 +99,9 @@ def _run(args: argparse.Namespace) -> int:
         method = args.method or (recipe.method if recipe else next(iter(METHODS)))
         kept = recipe.kept if recipe else calibrated.network.kept
         out = (args.out or path.parent) / artifact_name(manifest.variant, manifest.dcn, "int8", manifest.input.size, manifest.format)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".int8-", dir=out.parent) as folder:
-            write_int8(calibrated, method, kept, Path(folder) / out.name, _show_stage)
-            int8 = open_artifact(Path(folder) / out.name)
+        with scratch_folder(out.parent, ".int8-") as folder:
+            write_int8(calibrated, method, kept, folder / out.name, _show_stage)
+            int8 = open_artifact(folder / out.name)
             _show_stage("measuring accuracy and speed")
             pictures = args.json.parent / "int8" / out.name
             judgements.append(judge(fp32, int8, method, kept, references, args.max_drop, args.threads, pictures))
@@ -159,9 +157,11 @@ def _sensitivity(args: argparse.Namespace) -> int:
 def _choose(args: argparse.Namespace, artifact: Artifact):  # noqa: ANN202
     from quantize.calibration import choose_photographs
     from runtime_bench.detect import artifact_detector
+    from runtime_bench.latency import require_readable
 
     if not args.photos:
         print("no --photos: calibrated with sample pictures, which is a smoke test", file=sys.stderr)
+    require_readable(artifact)
     return choose_photographs(args.photos or [PORTRAIT.parent], args.count, artifact_detector(artifact, threads=os.cpu_count() or 1))
 
 

@@ -229,5 +229,5 @@ def read_results(path: Path) -> list[Result]:
     """What ``model.files.write_json`` wrote of a list of them; a :class:`UserError` that says what is wrong with the file otherwise."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=list[Result])
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path}: {error}; run the benchmark again") from None

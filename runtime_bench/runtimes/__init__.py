@@ -6,12 +6,14 @@ here and a line in :func:`open_runtime`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from packaging.version import Version
 
-from model.artifact import Artifact
+from model.artifact import MANIFEST, Artifact
 from model.errors import UserError
 
 
@@ -42,6 +44,13 @@ def require_version(artifact: Artifact, package: str, installed: str) -> None:
     needed = artifact.manifest.runtime.minimum_version
     if Version(installed) < Version(needed):
         raise UserError(f"{artifact.path} needs {package} {needed} or newer, {installed} is installed; pip install '{package}>={needed}'")
+
+
+def first_of_batch(values: Sequence[np.ndarray], path: Path) -> Outputs:
+    """The outputs of one photograph, given with their batch axis; a :class:`UserError` where they have not got one."""
+    if any(not isinstance(value, np.ndarray) or value.dtype != np.float32 or value.ndim < 1 or len(value) != 1 for value in values):
+        raise UserError(f"{path} gives outputs that are not float32 of one photograph, as {MANIFEST} promises; export it again")
+    return Outputs(*(value[0] for value in values))
 
 
 def open_runtime(artifact: Artifact, threads: int) -> Runtime:
