@@ -21,19 +21,17 @@ MEMORY = 6 << 30
 """Bytes of data that a reader may hold, libraries included."""
 
 name, out = sys.argv[1], Path(sys.argv[2])
-PACKAGES = ["model", "runtime_bench", "train", "quantize", "PIL", "tomllib", "scipy.io.matlab", "torch._weights_only_unpickler"]
+PACKAGES = ["model", "runtime_bench", "train", "quantize", "PIL", "tomllib"]
 """Whose branches guide the fuzzer. The rest is too much, or is no Python."""
 
-import torch  # noqa: E402
-
-sys.modules.pop("torch._weights_only_unpickler")
 with atheris.instrument_imports(include=PACKAGES, enable_loader_override=False):
-    from torch import _weights_only_unpickler
-
     from model.errors import UserError
     from tests.fuzz import trees
     from tests.fuzz.targets import TARGETS, Guard, reproducers
-torch.serialization._weights_only_unpickler = _weights_only_unpickler
+
+from torch._weights_only_unpickler import Unpickler  # noqa: E402
+
+Unpickler.load = atheris.instrument_func(Unpickler.load)
 
 warnings.simplefilter("ignore")
 target = TARGETS[name]
