@@ -47,7 +47,10 @@ def save_checkpoint(detector: Detector, path: Path, source: str) -> None:
     state = {name: tensor.detach().contiguous().cpu() for name, tensor in detector.state_dict().items()}
     header = json.dumps({"format": _FORMAT, "config": detector.config.to_json(), "source": source})
     with atomic_file(path) as temporary:
-        save_file(state, temporary, metadata={_HEADER: header})  # one entry only: safetensors writes several in random order
+        try:
+            save_file(state, temporary, metadata={_HEADER: header})  # one entry only: safetensors writes several in random order
+        except SafetensorError as error:
+            raise UserError(f"{path} cannot be written: {error}") from None
 
 
 def load_checkpoint(path: Path, variant: str | None = None) -> Checkpoint:

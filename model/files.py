@@ -75,6 +75,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # some writers make their files private
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # of a disk that is full the system says no more than that
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
