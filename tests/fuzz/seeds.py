@@ -198,6 +198,36 @@ def tflite_model() -> bytes:
     return pack_model(model)
 
 
+def nodes() -> dict:
+    """What the project's delegate reads of its nodes in :func:`tflite_model`: options, and tensors with types and shapes."""
+    graph = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tflite_model(), 0)).subgraphs[0]
+    return {
+        "nodes": [
+            {"options": list(struct.unpack("<iiii", node.customOptions[:16].tobytes())), "limit": 1.0, "slope": 0.1}
+            | {"inputs": list(map(int, node.inputs)), "outputs": list(map(int, node.outputs))}
+            for node in graph.operators
+            if node.customOptions is not None
+        ],
+        "tensors": [{"type": tensor.type, "shape": list(map(int, tensor.shape))} for tensor in graph.tensors],
+    }
+
+
+def with_nodes(said: dict) -> bytes:
+    """:func:`tflite_model` with what :func:`nodes` gives, or what has become of that."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tflite_model(), 0))
+    graph = model.subgraphs[0]
+    ours = [node for node in graph.operators if node.customOptions is not None]
+    for node, changed in zip(ours, said["nodes"], strict=True):
+        options = struct.pack("<iiiiff", *changed["options"], changed["limit"], changed["slope"])
+        node.customOptions = np.frombuffer(options, np.uint8)
+        node.inputs, node.outputs = changed["inputs"], changed["outputs"]
+    touched = {index for node in ours for index in (*node.inputs, *node.outputs)}
+    for index, changed in enumerate(said["tensors"]):
+        if index in touched:
+            graph.tensors[index].type, graph.tensors[index].shape = changed["type"], changed["shape"]
+    return pack_model(model)
+
+
 def coreml_package(folder: Path) -> Path:
     """A saved ML Program, with some of the operators that exports have."""
     import coremltools as ct

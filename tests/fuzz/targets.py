@@ -6,6 +6,7 @@ much memory, a program that is started, a file outside the folder that it was gi
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import sys
@@ -28,6 +29,7 @@ from quantize.recipe import read_recipe
 from runtime_bench.changes import find_changes
 from runtime_bench.detect import artifact_detector
 from runtime_bench.html_report import write_report
+from runtime_bench.latency import require_readable
 from runtime_bench.record import read_results
 from runtime_bench.report import results_table
 from runtime_bench.samples import sample_set
@@ -103,12 +105,35 @@ def _run_peer(data: bytes, folder: Path) -> None:
 
 
 def _run_tflite(data: bytes, folder: Path) -> None:
-    _detect(_artifact(folder, seeds.TFLITE_MANIFEST, _file(folder, "model.tflite", data)))
+    """As commands do: in another process first, because LiteRT trusts its files."""
+    artifact = _artifact(folder, seeds.TFLITE_MANIFEST, _file(folder, "model.tflite", data))
+    require_readable(artifact)
+    _detect(artifact)
+
+
+def _run_delegate(data: bytes, folder: Path) -> None:
+    """``data`` says what the nodes of ours are like, in a model that is whole otherwise."""
+    try:
+        model = seeds.with_nodes(json.loads(data))
+    except Exception:  # no node can be made of it
+        return
+    _detect(_artifact(folder, seeds.TFLITE_MANIFEST, _file(folder, "model.tflite", model)))
 
 
 def _package(folder: Path) -> Path:
+    """The seed, with what the last call has changed; made once a process."""
     package = folder / "model.mlpackage"
-    return package if package.is_dir() else seeds.coreml_package(folder)
+    for name, content in _package_files().items():
+        if not (package / name).is_file():
+            _file(package, name, content)
+    return package
+
+
+@functools.cache
+def _package_files() -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        package = seeds.coreml_package(Path(folder))
+        return {path.relative_to(package).as_posix(): path.read_bytes() for path in package.rglob("*") if path.is_file()}
 
 
 def _run_mlmodel(data: bytes, folder: Path) -> None:
@@ -245,8 +270,7 @@ def _whole_manifest() -> list[bytes]:
 
 
 def _package_seed(name: str) -> list[bytes]:
-    with tempfile.TemporaryDirectory() as folder:
-        return [next(seeds.coreml_package(Path(folder)).rglob(name)).read_bytes()]
+    return [content for path, content in _package_files().items() if path.endswith(name)]
 
 
 def _recipes() -> list[bytes]:
@@ -263,6 +287,7 @@ TARGETS = {
     "onnx": Target(_run_onnx, lambda: [seeds.onnx_model()], _onnx_form),
     "onnx-peer": Target(_run_peer, lambda: [seeds.peer_model()], _onnx_form),
     "tflite": Target(_run_tflite, lambda: [seeds.tflite_model()], _tflite_form),
+    "tflite-delegate": Target(_run_delegate, lambda: [json.dumps(seeds.nodes()).encode()], _json),
     "mlpackage": Target(_run_mlmodel, lambda: _package_seed("model.mlmodel"), _mlmodel_form),
     "mlpackage-manifest": Target(_run_mlpackage_manifest, lambda: _package_seed("Manifest.json"), _json),
     "safetensors": Target(_read_safetensors, lambda: [seeds.safetensors_header()[0]], _json),
@@ -291,12 +316,12 @@ class Escape(Exception):
 
 
 class Guard:
-    """Watches, by Python's audit events, for programs that are started and files that are written outside a folder.
+    """Watches, by Python's audit events, for programs that are started (but Python itself) and files that are written outside a folder.
 
-    Events of our own set-up must not be seen: it looks while :attr:`on`.
+    Events of our own set-up must not be seen: it looks while :attr:`on`. What only the system can name, in its temporary folder, may be.
     """
 
-    FORBIDDEN = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect", "pickle.find_class")
+    FORBIDDEN = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect", "pickle.find_class")
 
     def __init__(self, folder: Path) -> None:
         self.on = False
@@ -307,11 +332,11 @@ class Guard:
     def _hear(self, event: str, arguments: tuple) -> None:
         if not self.on:
             return
-        if event in self.FORBIDDEN:
+        if event in self.FORBIDDEN or (event == "subprocess.Popen" and arguments[0] != sys.executable):
             self._stop(f"{event}{arguments!r:.200}")
         if event == "open" and isinstance(arguments[0], (str, bytes)) and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
             path = arguments[0] if isinstance(arguments[0], str) else arguments[0].decode(errors="replace")
-            if path != "/dev/null" and not str(Path(path).absolute()).startswith(self._folder):
+            if path not in ("/dev/null", tempfile.gettempdir()) and not str(Path(path).absolute()).startswith(self._folder):
                 self._stop(f"writes {path}")
 
     def _stop(self, what: str) -> None:

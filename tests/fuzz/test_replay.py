@@ -22,17 +22,17 @@ def outcome(name, data, folder):
     return None
 
 
-WHOLE = ["manifest", "manifest-run", "mlpackage", "mlpackage-manifest", "onnx", "onnx-peer", "safetensors", "tflite"]
+WHOLE = ["manifest", "manifest-run", "mlpackage", "mlpackage-manifest", "onnx", "onnx-peer", "safetensors", "tflite", "tflite-delegate"]
 WHOLE += ["label.txt", "bbx_gt.txt", "image-list", "ground-truth", "pseudo-labels", "records", "train-recipe", "quantize-recipe"]
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_what_fuzzing_starts_from_is_whole(name, tmp_path):
-    if name in ("manifest-run", "onnx", "tflite"):
+    if name in ("manifest-run", "onnx") or name.startswith("tflite"):
         from export.kernel import library_path
 
         try:
-            library_path("litert" if name == "tflite" else "ort")
+            library_path("litert" if name.startswith("tflite") else "ort")
         except UserError as error:
             pytest.skip(str(error))
     for seed in TARGETS[name].seeds():
