@@ -170,7 +170,7 @@ def _latency(results: Sequence[Result]) -> str:
 
 def _roofline(results: Sequence[Result]) -> str:
     parts = []
-    bound = [result for result in results if result.roofline]
+    bound = [result for result in results if result.roofline and result.latency_ms]
     for (machine, threads, peak), group in _grouped(bound, lambda result: (result.machine, result.threads, result.roofline.peak)).items():
         dots = []
         for result in group:

@@ -61,7 +61,16 @@ def _fuzz(name: str, seconds: int) -> dict:
     out = OUT / name
     out.mkdir(parents=True, exist_ok=True)
     while (left := int(seconds - (time.monotonic() - start))) > 0:
-        command = [sys.executable, "-m", "tests.fuzz.one", name, str(out), f"-max_total_time={left}", f"-timeout={HANG}", "-rss_limit_mb=8000"]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.fuzz.one",
+            name,
+            str(out),
+            f"-max_total_time={left}",
+            f"-timeout={HANG}",
+            "-rss_limit_mb=8000",
+        ]
         # Output into a file: a pipe would be held open by whatever an input has started.
         with (out / "output.txt").open("wb") as output:
             code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT).returncode

@@ -44,7 +44,9 @@ def place(error: BaseException) -> str:
     """Kind of the error and where it was raised, and from which line of ours."""
     frames = traceback.extract_tb(error.__traceback__)
     root = str(Path(__file__).parents[2])
-    ours = [frame for frame in frames if frame.filename.startswith(root) and "/tests/" not in frame.filename and ".venv" not in frame.filename]
+    ours = [
+        frame for frame in frames if frame.filename.startswith(root) and "/tests/" not in frame.filename and ".venv" not in frame.filename
+    ]
     line = ours[-1] if ours else frames[-1]
     return f"{type(error).__name__} {Path(line.filename).name}:{line.lineno}"
 

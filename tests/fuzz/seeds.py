@@ -382,7 +382,8 @@ def results() -> list[Result]:
     ap = SubsetAP(90.0, 80.0, None)
     return [
         Result(
-            artifact="a-none-fp32-64-onnx", variant="retinaface", dcn="none", precision="fp32", format="onnx", weights="none", checkpoint="c",
+            artifact="a-none-fp32-64-onnx", variant="retinaface", dcn="none", precision="fp32", format="onnx", weights="none",
+            checkpoint="c",
             runtime="onnxruntime", runtime_version="1.26.0", device=device, machine="m", threads=1, size_bytes=1000, load_ms=1.0,
             latency_ms=Latency(10.0, 11.0, 12.0, 9.0, 50, 10, 9.5, 5, 1.0), latency_input=(64, 64), peak_memory_bytes=1000,
             protocol="letterbox-64x64", dataset="d", images=20, failed_images=("x.jpg",), image_ms=ImageTimes(1.0, 2.0), ap=ap,

@@ -15,11 +15,12 @@ def outcome(name, data, folder):
         try:
             TARGETS[name].read(data, folder)
         except UserError as error:
-            assert str(error).isprintable()
-            return str(error)
-        finally:
-            gc.collect()
-    return None
+            said = str(error)
+        else:
+            said = None
+        gc.collect()
+    assert said is None or said.isprintable()
+    return said
 
 
 WHOLE = ["manifest", "manifest-run", "mlpackage", "mlpackage-manifest", "onnx", "onnx-peer", "safetensors", "tflite", "tflite-delegate"]

@@ -45,7 +45,9 @@ class _Text:
         self.inner = inner
 
 
-JSON = Form(_load_json, lambda tree: json.dumps(tree, default=lambda text: json.dumps(text.inner, default=_plain), ensure_ascii=False).encode())
+JSON = Form(
+    _load_json, lambda tree: json.dumps(tree, default=lambda text: json.dumps(text.inner, default=_plain), ensure_ascii=False).encode()
+)
 
 
 def _plain(text: Any) -> str:

@@ -26,7 +26,9 @@ for number in itertools.count():
 
 
 def writer(artifact, records):
-    process = subprocess.Popen([sys.executable, "-c", _WRITER, artifact, records], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", _WRITER, artifact, records], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "begun\n", process.stderr.read()
     return process
 
