@@ -1,7 +1,7 @@
 """``python -m tests.fuzz``: look for files that the readers of foreign bytes cannot stand.
 
-Coverage-guided, by atheris (https://github.com/google/atheris), which is not among the project's packages: pip install atheris. What is found
-lies in ``build/fuzz/TARGET/``; what was tried is a line of ``build/fuzz/log.jsonl``.
+Coverage-guided, by atheris (https://github.com/google/atheris), which is not among the project's packages: pip install atheris. What is
+found lies in ``build/fuzz/TARGET/``; what was tried is a line of ``build/fuzz/log.jsonl``.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def _fill(*shape: int) -> np.ndarray:
 
 
 def onnx_model() -> bytes:
-    """Channels often enough for a deformable layer, the three operators of ours, a mean over the picture, a linear layer for each output."""
+    """Channels often enough for a deformable layer, the three operators of ours, a mean over the picture, a linear layer an output."""
     nodes = [
         helper.make_node("Concat", ["image"] * _REPEATS, ["many"], axis=1),
         helper.make_node("Transpose", ["many"], ["rows"], perm=[0, 2, 3, 1]),
@@ -302,7 +302,10 @@ class Hostile:
         return os.system, ("touch fuzzing-ran-this",)
 
 
-RETINAFACE = b"# 0--Parade/a.jpg\n10 20 30 40 12.0 25.0 0.0 33.5 25.1 0.0 22 33 0 14 50 1 31 50 1 0.8\n0 0 5 5\n# 0--Parade/b.jpg\n# 1--Handshaking/c.jpg\n1 2 3 4 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1\n"
+RETINAFACE = (
+    b"# 0--Parade/a.jpg\n10 20 30 40 12.0 25.0 0.0 33.5 25.1 0.0 22 33 0 14 50 1 31 50 1 0.8\n0 0 5 5\n# 0--Parade/b.jpg\n"
+    b"# 1--Handshaking/c.jpg\n1 2 3 4 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1\n"
+)
 OFFICIAL = b"0--Parade/a.jpg\n2\n10 20 30 40 0 0 0 0 0 0 \n1 2 3 4 2 0 0 1 0 0 \n0--Parade/b.jpg\n0\n0 0 0 0 0 0 0 0 0 0 \n"
 IMAGE_LIST = b"0--Parade/a.jpg\n0--Parade/b.jpg\n"
 PSEUDO = (
