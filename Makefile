@@ -30,6 +30,7 @@
 #   ANDROID_ARTIFACTS="DIR DIR"  what the Android demo gets (default: the TFLite artifacts of the above, and INT8 ones that are there)
 #   ANDROID_JAR=FILE      an SDK's android.jar for make test-android (default: one is made); DEBIAN_MIRROR=URL to fetch from, for iOS too (default: apt's)
 #   IOS_ARTIFACTS="DIR DIR"  what the iOS demo gets (default: the Core ML artifacts of the above)
+#   FUZZ="image pth" SECONDS=60  kinds of files for make fuzz (default: all), and for how long each
 #   PYTHON=python3.12     interpreter that .venv is made with (default: the first suitable one found)
 
 SHELL := /bin/bash
@@ -83,7 +84,7 @@ FIXED_SIZE = $(foreach precision,$(PRECISION),$(foreach size,$(filter-out dynami
 TFLITE_ARTIFACTS := $(call FIXED_SIZE,tflite)
 COREML_ARTIFACTS := $(call FIXED_SIZE,coreml)
 
-.PHONY: help all setup test test-accuracy golden test-android android-assets test-ios ios-assets lint summary export-onnx bench-onnx export-tflite bench-tflite export-coreml bench-coreml bench bench-ios bench-report bench-arm arm-record export-all quantize sensitivity bench-speed detect native bench-kernel data train-shipped bench-train lock clean FORCE
+.PHONY: help all setup test test-accuracy golden test-android android-assets test-ios ios-assets lint summary export-onnx bench-onnx export-tflite bench-tflite export-coreml bench-coreml bench bench-ios bench-report bench-arm arm-record export-all quantize sensitivity bench-speed detect native bench-kernel data train-shipped bench-train fuzz lock clean FORCE
 
 help: ## list the targets
 	@sed -n '/^#/!q;s/^# \{0,1\}//p;s/^#$$//p' Makefile
@@ -110,6 +111,9 @@ setup: .venv/.ready ## make .venv with every package at its locked version
 
 test: .venv/.ready ## the tests: fast, no root, no network
 	$(PY) -m pytest
+
+fuzz: .venv/.ready ## feed damaged and hostile files to everything that reads files, SECONDS=60 for each kind; needs pip install atheris
+	$(PY) -m tests.fuzz $(FUZZ) --seconds $(or $(SECONDS),60)
 
 test-accuracy: .venv/.ready ## WIDER FACE accuracy of the public weights, torch and ONNX (minutes)
 	$(PY) -m pytest -m accuracy

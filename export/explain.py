@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from model.artifact import Artifact
 from model.errors import UserError
+from runtime_bench.latency import require_readable
 from runtime_bench.runtimes.litert import open_interpreter
 from runtime_bench.tflite_graph import Node, read_nodes
 
@@ -54,6 +55,7 @@ def explain(artifact: Artifact) -> str:
     """
     if artifact.manifest.format != "tflite":
         raise UserError(f"{artifact.path} is {artifact.manifest.format}; explain reads tflite artifacts: python -m export tflite makes one")
+    require_readable(artifact)
     nodes = read_nodes(open_interpreter(artifact, threads=1, xnnpack=True))
     remedies = _REMEDIES.get(artifact.manifest.dcn, {})
     ours = [node for node in nodes if node.op in _OURS]

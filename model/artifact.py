@@ -18,17 +18,21 @@ from msgspec import Meta, Struct
 from model.errors import UserError
 from model.files import atomic_folder, sha256, size_bytes, write_json
 from model.postprocess import Thresholds
-from model.preprocess import InputSpec
+from model.preprocess import MAX_ORIGINAL_PIXELS, InputSpec
 
 SCHEMA = 1
 """Raised when a reader of the old contract would misread a new file."""
 MANIFEST = "detector.json"
 REFERENCE = "reference.safetensors"
 MODEL_CARD = "MODEL_CARD.md"
+MEANINGS = ("scores", "box_deltas", "landmark_deltas")
 
 
 Extent = Annotated[int, Meta(ge=1, le=1 << 20)] | None
 """One axis of a tensor; ``None`` where any length goes."""
+_Pixels = Annotated[int, Meta(ge=4, le=4096)]
+_LEVELS = Meta(min_length=1, max_length=8)
+_Version = Annotated[str, Meta(pattern=r"^\d{1,9}(\.\d{1,9}){0,4}\Z")]
 
 
 class File(Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,24 +74,28 @@ class OutputTensor(Struct, frozen=True, forbid_unknown_fields=True):
 class AnchorSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """Arguments of :func:`model.anchors.make_anchors`, and the box coding's variances."""
 
-    strides: tuple[int, ...]
-    min_sizes: tuple[tuple[int, ...], ...]
+    strides: Annotated[tuple[_Pixels, ...], _LEVELS]
+    min_sizes: Annotated[tuple[Annotated[tuple[_Pixels, ...], _LEVELS], ...], _LEVELS]
     variances: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        if len(self.strides) != len(self.min_sizes):
+            raise ValueError(f"anchors have {len(self.strides)} strides and min_sizes for {len(self.min_sizes)}")
 
 
 class Library(Struct, frozen=True, forbid_unknown_fields=True):
     """A library with operators that the runtime does not have."""
 
-    name: str
-    """Of the file, without ``lib`` and suffix."""
-    version: str
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]{1,64}\Z")]
+    """Of the file, without ``lib`` and suffix; never a path."""
+    version: _Version
 
 
 class RuntimeSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """What has to be there to run the model file."""
 
     name: str
-    minimum_version: str
+    minimum_version: _Version
     """Of the runtime; where it comes with the system (``coreml``), of iOS."""
     library: Library | None = None
 
@@ -125,6 +133,13 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     parity: Parity | None
     """``None`` only while the artifact is being made."""
     schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        if sorted(output.meaning for output in self.outputs) != sorted(MEANINGS):
+            raise ValueError(f"outputs must be {', '.join(MEANINGS)}, each once")
+        size = self.input.size
+        if size is not None and size[0] * size[1] > MAX_ORIGINAL_PIXELS:
+            raise ValueError(f"an input of {size[0]}x{size[1]} is too large (limit {MAX_ORIGINAL_PIXELS // 10**6} megapixels)")
 
 
 class _Versioned(Struct):

@@ -49,7 +49,10 @@ def save_checkpoint(detector: Detector, path: Path, source: str) -> None:
     state = {name: tensor.detach().contiguous().cpu() for name, tensor in detector.state_dict().items()}
     header = json.dumps({"format": _FORMAT, "config": detector.config.to_json(), "source": source})
     with atomic_file(path) as temporary:
-        save_file(state, temporary, metadata={_HEADER: header})  # one entry only: safetensors writes several in random order
+        try:
+            save_file(state, temporary, metadata={_HEADER: header})  # one entry only: safetensors writes several in random order
+        except SafetensorError as error:
+            raise UserError(f"{path} cannot be written: {error}") from None
 
 
 def load_checkpoint(path: Path, variant: str | None = None) -> Checkpoint:
@@ -67,7 +70,7 @@ def load_checkpoint(path: Path, variant: str | None = None) -> Checkpoint:
         raise UserError(f"no such checkpoint: {path}")
     if path.suffix == ".safetensors":
         config, state, source = _read_own(path)
-        names = {name: name for name in Detector(config).state_dict()}
+        names = {name: name for name in _skeleton(config)}
     else:
         state = _strip(_read_pickle(path), path)
         config = _recognise(state, path)
@@ -76,8 +79,9 @@ def load_checkpoint(path: Path, variant: str | None = None) -> Checkpoint:
         source = f"imported from {path.name}"
     if variant is not None and config.variant != variant:
         raise UserError(f"{path} holds a {config.variant} checkpoint, not {variant}; pass --variant {config.variant} or another checkpoint")
+    _check(config, state, names, path)
     detector = Detector(config).eval()
-    _load_strictly(detector, state, names, path)
+    detector.load_state_dict({own: state[name] for own, name in names.items()})
     return Checkpoint(detector, source)
 
 
@@ -95,14 +99,16 @@ def _read_own(path: Path) -> tuple[ModelConfig, dict[str, Tensor], str]:
             try:
                 header = json.loads((file.metadata() or {})[_HEADER])
                 layout, config_json, source = header["format"], header["config"], header["source"]
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError, RecursionError):
                 raise UserError(
                     f"{path} is a safetensors file but no checkpoint of this project; convert its .pth with python -m model convert"
                 ) from None
             if layout != _FORMAT:
                 raise UserError(f"{path} is a checkpoint of format {layout}, this version reads format {_FORMAT}; update the project")
+            if not isinstance(config_json, str):
+                raise UserError(f"{path}: its header holds no configuration; it was not written by this project")
             return ModelConfig.from_json(config_json), {name: file.get_tensor(name) for name in file.keys()}, str(source)  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, TypeError, ValueError, RuntimeError) as error:  # of types that torch does not have, too
         raise UserError(f"{path} is not a whole safetensors file ({error}); copy it again") from None
 
 
@@ -115,7 +121,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
                 f"{path} wants to run code when loaded, refused; save a plain state_dict with torch.save and pass that"
             ) from None
         raise UserError(f"{path} is not a PyTorch checkpoint; pass a .pth state_dict or a .safetensors file of this project") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
+    except Exception as error:  # torch raises whatever its readers of three formats stumble over
         raise UserError(
             f"{path} is not a whole PyTorch checkpoint ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
         ) from None
@@ -200,7 +206,7 @@ def _never_read(name: str) -> bool:
 
 def _public_names(config: ModelConfig) -> dict[str, str]:
     """Every key of our state dict with its name in the public layout of the same network."""
-    names = list(Detector(config).state_dict())
+    names = list(_skeleton(config))
     deformable = {name.removesuffix("offset_conv.weight") for name in names if name.endswith("offset_conv.weight")}
     return {name: _public_name(name, config, deformable) for name in names}
 
@@ -244,10 +250,16 @@ def _public_bifpn_name(name: str) -> str:
     return ".".join((f"bifpn.{number}", shares) if part == "weights" else (f"bifpn.{number}.{conv}", _PUBLIC_MERGE[part], *leaf))
 
 
-def _load_strictly(detector: Detector, state: dict[str, Tensor], names: dict[str, str], path: Path) -> None:
-    """Load ``state``, whose keys are the values of ``names``; errors speak in those, the words of the file."""
-    variant = detector.config.variant
-    expected = {names[name]: tensor for name, tensor in detector.state_dict().items()}
+def _skeleton(config: ModelConfig) -> dict[str, Tensor]:
+    """Names and shapes of a network's weights, without any: a configuration of a few bytes may ask for gigabytes."""
+    with torch.device("meta"):
+        return Detector(config).state_dict()
+
+
+def _check(config: ModelConfig, state: dict[str, Tensor], names: dict[str, str], path: Path) -> None:
+    """Whether ``state``, whose keys are the values of ``names``, fits; errors speak in those, the words of the file."""
+    variant = config.variant
+    expected = {names[name]: tensor for name, tensor in _skeleton(config).items()}
     for name in expected:
         if name.endswith("num_batches_tracked"):  # torch before 0.4.1 did not write it; inference does not read it
             state.setdefault(name, torch.tensor(0))
@@ -258,9 +270,10 @@ def _load_strictly(detector: Detector, state: dict[str, Tensor], names: dict[str
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape:
             raise UserError(f"{path}: key {name!r} has shape {tuple(tensor.shape)}, {variant} needs {tuple(expected[name].shape)}")
-        if not torch.isfinite(tensor).all():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_meta:
+            raise UserError(f"{path}: key {name!r} is no dense tensor of real numbers; save the float model's state_dict and pass that")
+        if not torch.isfinite(tensor.to(expected[name].dtype)).all():
             raise UserError(f"{path}: key {name!r} has a value that is not finite; the training that wrote it has failed")
-    detector.load_state_dict({own: state[name] for own, name in names.items()})
 
 
 def _and_more(names: list[str]) -> str:

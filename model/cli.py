@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -28,8 +31,12 @@ def run_command(main: Callable[[], int | None]) -> int:
 
     Returns:
         What ``main`` returns (``None`` counts as 0), 2 after a :class:`UserError`, an operating-system error or a missing package,
-        130 after Ctrl-C. Anything else is a bug of ours and keeps its traceback.
+        130 after Ctrl-C, 143 after SIGTERM. Anything else is a bug of ours and keeps its traceback.
     """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names have characters that a terminal may not
     try:
         code = main() or 0
         sys.stdout.flush()
@@ -52,6 +59,11 @@ def run_command(main: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _terminate(*_: object) -> NoReturn:
+    """As an exception, so that what is half-made is removed."""
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 def add_size(parser: argparse._ActionsContainer, **options: object) -> None:

@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 from model.errors import UserError
 
 Positive = Annotated[int, Meta(ge=1, le=4096)]
+_Sizes = Annotated[tuple[Positive, ...], Meta(max_length=8)]
 
 
 class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,7 +52,7 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Whether there are heads for five landmarks; ``False`` detects only."""
     strides: tuple[Positive, Positive, Positive] = (8, 16, 32)
     """Input pixels per cell, level by level."""
-    min_sizes: tuple[tuple[Positive, ...], tuple[Positive, ...], tuple[Positive, ...]] = ((16, 32), (64, 128), (256, 512))
+    min_sizes: tuple[_Sizes, _Sizes, _Sizes] = ((16, 32), (64, 128), (256, 512))
     """Anchor sides in input pixels, level by level."""
     variances: tuple[float, float] = (0.1, 0.2)
     """Box coding divisors for centres and for log sizes (SSD, Liu et al. 2016)."""
@@ -81,7 +82,7 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
         """Inverse of :meth:`to_json`; a field that is unknown, missing or illegal is a :class:`UserError` that names it."""
         try:
             return msgspec.json.decode(text, type=cls)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise UserError(f"model configuration: {error}; written by another version?") from None
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import glob
 import hashlib
+import itertools
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
@@ -46,6 +51,14 @@ def folder_files(folder: Path) -> list[Path]:
     return sorted((entry for entry in entries if entry.is_file()), key=lambda file: os.fsencode(file.relative_to(folder).as_posix()))
 
 
+def require_inside(name: str, where: object) -> str:
+    """``name``, relative to a folder that it does not lead out of; a :class:`UserError` that names the file it stands in otherwise."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise UserError(f"{where} names {name!r}, which leads out of its folder; names are relative to it")
+    return name
+
+
 def _umask() -> int:
     mask = os.umask(0)  # there is no way to read it but to set it
     os.umask(mask)
@@ -62,8 +75,51 @@ def atomic_file(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # some writers make their files private
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # of a disk that is full the system says no more than that
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """A folder in ``parent`` whose name begins with ``prefix``, for as long as the block lasts.
+
+    A killed process cannot remove its own: the next one that asks for the same ``parent`` and ``prefix`` does. Whose process is alive is
+    told by a lock, which ends with it.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    for leftover in parent.glob(f"{glob.escape(prefix)}*"):
+        _remove_unlocked(leftover)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+_YOUNG = 60
+"""Seconds: younger folders may belong to a process that has not come to lock them yet."""
+
+
+def _remove_unlocked(folder: Path) -> None:
+    try:
+        if time.time() - folder.stat().st_mtime < _YOUNG:
+            return
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:  # another process was faster, or it is no folder
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(lock)
 
 
 @contextmanager
@@ -78,18 +134,20 @@ def atomic_folder(path: Path, marker: str) -> Iterator[Path]:
     """
     if path.exists() and not (path / marker).is_file() and not (path.is_dir() and not any(path.iterdir())):
         raise UserError(f"{path} exists and is no earlier result ({marker} is missing in it); choose another output folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    workspace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
+    with scratch_folder(path.parent, f".{path.name}.") as workspace:
         fresh = workspace / "new"
         fresh.mkdir()
         yield fresh
-        # POSIX cannot swap folders in one step: a kill between these two leaves none, and the old one in the workspace.
-        if path.exists():
-            os.rename(path, workspace / "old")
-        os.rename(fresh, path)
-    finally:
-        shutil.rmtree(workspace, ignore_errors=True)
+        for attempt in itertools.count():
+            # POSIX cannot swap folders in one step: a kill between these two leaves none, and the old one in the workspace.
+            with suppress(FileNotFoundError):
+                os.rename(path, workspace / f"old{attempt}")
+            try:
+                os.rename(fresh, path)
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise  # those two: another process has put the same result there in between
 
 
 def write_json(path: Path, value: object) -> None:

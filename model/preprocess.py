@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Meta, Struct
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from model.errors import UserError
@@ -17,12 +17,16 @@ MAX_ORIGINAL_PIXELS = 48_000_000
 """Largest photograph that is run at its own size: the activations take roughly 130 bytes a pixel."""
 
 
+_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM")
+"""What photographs come in; phones' multi-picture files are JPEG to Pillow. It knows many more, and starts Ghostscript for one of them."""
+
+
 class InputSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """How pixels become numbers. Part of ``detector.json``."""
 
     mean: tuple[float, float, float] = (104.0, 117.0, 123.0)
     """Subtracted from the 0 to 255 values, in :attr:`colour_order`; also the colour of the letterbox's border, which so becomes 0."""
-    scale: float = 1.0
+    scale: Annotated[float, Meta(gt=0)] = 1.0
     """Multiplied in after the mean."""
     colour_order: Literal["BGR", "RGB"] = "BGR"
     layout: Literal["NCHW", "NHWC"] = "NCHW"
@@ -51,7 +55,7 @@ def load_image(path: str | Path) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=_FORMATS) as image:
                 image = ImageOps.exif_transpose(image)
                 if image.mode.startswith("I"):  # 16-bit grey; convert("RGB") would clip at 255
                     image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
@@ -61,12 +65,12 @@ def load_image(path: str | Path) -> np.ndarray:
     except IsADirectoryError:
         raise UserError(f"{path} is a folder; name the photographs in it") from None
     except UnidentifiedImageError:
-        raise UserError(f"{path} is not an image that Pillow can read") from None
+        raise UserError(f"{path} is not an image of a known format ({', '.join(_FORMATS)})") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserError(f"{path} has more than {Image.MAX_IMAGE_PIXELS // 10**6} megapixels; scale it down first") from None
     except PermissionError:
         raise UserError(f"{path}: no permission to read it") from None
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:  # Pillow's decoders raise all of these
+    except Exception as error:  # Pillow's decoders raise whatever they stumble over
         raise UserError(f"{path} cannot be decoded ({error}); it may be cut short, copy it again") from None
 
 

@@ -6,7 +6,6 @@ import argparse
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from tabulate import tabulate
 from model.artifact import Artifact, open_artifact, writing_artifact
 from model.cli import Parser, positive, run_command
 from model.errors import UserError
-from model.files import write_json
+from model.files import scratch_folder, write_json
 from quantize.calibration import METHODS, PHOTOGRAPHS
 from quantize.recipe import Recipe, read_recipe
 from runtime_bench.options import add_dataset, open_dataset
@@ -124,9 +123,9 @@ def _make(
     fp32 = calibrated.artifact
     out = (args.out or fp32.path.parent) / calibrated.name(precision)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".int8-", dir=out.parent) as folder:
-        write_int8(calibrated, method, kept, Path(folder) / out.name, _show_stage, precision)
-        int8 = open_artifact(Path(folder) / out.name)
+    with scratch_folder(out.parent, ".int8-") as folder:
+        write_int8(calibrated, method, kept, folder / out.name, _show_stage, precision)
+        int8 = open_artifact(folder / out.name)
         _show_stage("measuring accuracy and speed")
         pictures = args.json.parent / "int8" / out.name
         judgement = judge(fp32, int8, method, kept, references, args.max_drop, args.threads, pictures)
@@ -187,9 +186,11 @@ def _choose(args: argparse.Namespace, artifact: Artifact):  # noqa: ANN202
     from model.checkpoint import load_checkpoint
     from quantize.calibration import choose_photographs
     from runtime_bench.detect import artifact_detector, torch_detector
+    from runtime_bench.latency import require_readable
 
     if not args.photos:
         print("no --photos: calibrated with sample pictures, which is a smoke test", file=sys.stderr)
+    require_readable(artifact)
     detector = artifact_detector(artifact, threads=os.cpu_count() or 1)
     if detector.runtime.simulated:  # which takes its time
         detector = torch_detector(load_checkpoint(artifact.reference_path), artifact.manifest.input.size)

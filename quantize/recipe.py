@@ -29,7 +29,7 @@ def read_recipe(path: Path) -> Recipe:
         recipe = msgspec.json.decode(path.read_bytes(), type=Recipe)
     except FileNotFoundError:
         raise UserError(f"no recipe {path}; write one with: python -m quantize sensitivity") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path} is no recipe: {error}") from None
     if recipe.method not in METHODS:
         raise UserError(f"{path}: no method {recipe.method!r}; there are {', '.join(METHODS)}")

@@ -96,11 +96,11 @@ def _accuracy(old: Result, new: Result, limit: float) -> Iterator[Change]:
         return
     for subset in SUBSETS:
         before, after = getattr(old.ap, subset), getattr(new.ap, subset)
-        if before is None or after is None:
+        drops = [getattr(result.drop, subset, None) for result in (old, new)]
+        if before is None or after is None or None in drops:
             continue
         # The reference is the same: what AP loses, the drop gains.
         intervals = [_drop_interval(result, subset) for result in (old, new)]
-        drops = [getattr(result.drop, subset) for result in (old, new)]
         beyond = abs(after - before) > AP_RESOLUTION and not _within(drops[1], intervals[0]) and not _within(drops[0], intervals[1])
         yield Change(new.artifact, f"AP {subset}", "", before, after, beyond, beyond and before - after > limit)
 

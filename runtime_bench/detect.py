@@ -15,6 +15,7 @@ from model.checkpoint import Checkpoint, load_checkpoint
 from model.errors import UserError
 from model.postprocess import Detections, Thresholds, postprocess
 from model.preprocess import InputSpec, NetworkInput, prepare
+from runtime_bench.latency import require_readable
 from runtime_bench.runtimes import Runtime, open_runtime
 
 
@@ -63,6 +64,11 @@ class FaceDetector:
         run_at = time.perf_counter()
         check_finite(outputs, self.runtime.name)
         anchors = make_anchors(*prepared.tensor.shape[2:], self.anchors.strides, self.anchors.min_sizes)
+        if [output.shape for output in outputs] != [(len(anchors),), (len(anchors), 4), (len(anchors), 10)]:
+            raise UserError(
+                f"{self.runtime.name} gives outputs of {' and '.join(str(output.shape) for output in outputs)} where there are "
+                f"{len(anchors)} anchors; the network and its description are not of each other, export it again"
+            )
         detections = postprocess(*outputs, anchors, self.anchors.variances, thresholds, (prepared.scale_x, prepared.scale_y))
         end = time.perf_counter()
         return detections, StageTimes(photograph.ms, 1e3 * (run_at - start), 1e3 * (end - run_at))
@@ -95,5 +101,7 @@ def torch_detector(checkpoint: Checkpoint, size: tuple[int, int] | None) -> Face
 def open_detector(path: Path, threads: int, size: tuple[int, int] | None) -> FaceDetector:
     """An artifact folder, or a checkpoint file run by torch at ``size``."""
     if path.is_dir():
-        return artifact_detector(open_artifact(path), threads)
+        artifact = open_artifact(path)
+        require_readable(artifact)
+        return artifact_detector(artifact, threads)
     return torch_detector(load_checkpoint(path), size)

@@ -13,7 +13,7 @@ from PIL import Image
 from tabulate import tabulate
 
 from model.errors import UserError
-from model.files import atomic_file
+from model.files import atomic_file, require_inside
 from model.preprocess import load_image
 from runtime_bench.charts import Bar, Line, bars, curves, intervals, legend, roofline
 from runtime_bench.record import Drift, Example, Faces, PhoneRun, Result, SizeDrift
@@ -193,7 +193,7 @@ def _latency(results: Sequence[Result]) -> str:
 
 def _roofline(results: Sequence[Result]) -> str:
     parts = []
-    bound = [result for result in results if result.roofline]
+    bound = [result for result in results if result.roofline and result.latency_ms]
     for (machine, threads, peak), group in _grouped(bound, lambda result: (result.machine, result.threads, result.roofline.peak)).items():
         dots = []
         for result in group:
@@ -307,7 +307,7 @@ def _spreads(drift: Drift) -> list[str]:
 
 
 def _examples(results: Sequence[Result], photographs: Path | None) -> str:
-    drifted = [result for result in results if result.examples]
+    drifted = [result for result in results if result.examples and result.drift and result.drift.changed]
     if not drifted:
         return ""
     if photographs is None:
@@ -327,7 +327,7 @@ def _examples(results: Sequence[Result], photographs: Path | None) -> str:
 
 def _example(name: str, example: Example, photographs: Path) -> str:
     try:
-        image = load_image(photographs / example.name)
+        image = load_image(photographs / require_inside(example.name, "a record"))
     except UserError as error:
         return f"<p>{escape(example.name)}: {escape(str(error))}</p>"
     height, width = image.shape[:2]

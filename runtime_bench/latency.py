@@ -8,6 +8,7 @@ memory makes a difference of a few percent that lasts for all of its runs.
 from __future__ import annotations
 
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -166,10 +167,20 @@ def in_clean_process(
             return device.run([*device.python, "-m", module, *there, "--threads", str(threads), *map(str, options)])
         command = [sys.executable, "-m", module, tensor_file, *(artifact.path for artifact in artifacts), "--threads", threads]
         finished = subprocess.run([str(word) for word in (*command, *options)], capture_output=True, text=True)
+    if finished.returncode < 0:
+        ended = signal.strsignal(-finished.returncode) or f"signal {-finished.returncode}"
+        raise UserError(f"{artifacts[0].path}: the process that ran it was ended ({ended}); if the model file is damaged, export it again")
     if finished.returncode:
         lines = finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"]
         raise UserError(lines[-1].removeprefix("error: "))
     return finished.stdout
+
+
+def require_readable(artifact: Artifact) -> None:
+    """Let another process read and run a TFLite file before this one does: LiteRT trusts what it reads, and bytes that do not hold
+    together end the process. A :class:`UserError` if they do."""
+    if artifact.manifest.format == "tflite" and artifact.manifest.input.size:
+        in_clean_process("runtime_bench.latency", np.zeros((1, 3, *artifact.manifest.input.size), np.float32), [artifact], 1, "--runs", 1)
 
 
 def _measure(path: Path, tensor: np.ndarray, threads: int, runs: int, seconds: float) -> _Process:

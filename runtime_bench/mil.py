@@ -15,6 +15,7 @@ import inspect
 import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -145,6 +146,15 @@ def _damaged(package: Path, what: str) -> UserError:
     return UserError(f"{package} is damaged ({what}); export it again")
 
 
+@contextmanager
+def reading(package: Path) -> Iterator[None]:
+    """Whatever a package makes the evaluator stumble over that does not hold together, as a :class:`UserError`."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise _damaged(package, f"{type(error).__name__}: {error}") from error
+
+
 def read_specification(package: Path) -> tuple[Any, Path]:
     """A package's ``Model`` message, and the folder that it is in.
 
@@ -154,7 +164,7 @@ def read_specification(package: Path) -> tuple[Any, Path]:
     try:
         manifest = json.loads((package / "Manifest.json").read_bytes())
         item = PurePosixPath(manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise _damaged(package, "Manifest.json does not say where the model is") from None
     path = _inside(package, package / "Data", item)
     try:

@@ -89,7 +89,7 @@ class PeerDetector:
     """(height, width) that photographs are letterboxed into; ``None``: their own size, up to the next multiple of 32."""
 
     def detect(self, image: np.ndarray, thresholds: Thresholds) -> tuple[Detections, StageTimes]:
-        """Find the faces of ``(H, W, 3)`` uint8 RGB."""
+        """Find the faces of ``(H, W, 3)`` uint8 RGB; a :class:`UserError` where the file is of another kind."""
         return self.find(self.prepare(image), thresholds)
 
     def prepare(self, image: np.ndarray) -> Prepared:
@@ -104,7 +104,10 @@ class PeerDetector:
         outputs = self.runtime.run(tensor)
         run_at = time.perf_counter()
         check_finite(outputs, self.runtime.name)
-        scores, boxes, landmarks = self.kind.decode(outputs, *tensor.shape[2:])
+        try:
+            scores, boxes, landmarks = self.kind.decode(outputs, *tensor.shape[2:])
+        except (IndexError, TypeError, ValueError) as error:
+            raise UserError(f"the file is no {self.kind.name}: its outputs do not fit a picture of {tensor.shape[2:]} ({error})") from None
         detections = _suppress(scores, boxes / np.float32(scale * 2), landmarks / np.float32(scale), thresholds)
         end = time.perf_counter()
         return detections, StageTimes(photograph.ms, 1e3 * (run_at - start), 1e3 * (end - run_at))
@@ -174,7 +177,7 @@ def open_peer(text: str) -> Peer:
         load_checkpoint(path)  # complains now, not after minutes
         return Peer(name, path, None, sha256(path))
     outputs = OnnxFile(path, threads=1).outputs
-    channels = [shape[-1] for _, shape in outputs]
+    channels = [shape[-1] if shape else None for _, shape in outputs]
     kinds = {(1,) * 6 + (4,) * 3 + (10,) * 3: YUNET, (1,) * 3 + (4,) * 3 + (10,) * 3: SCRFD}
     kind = kinds.get(tuple(channels))
     if kind is None:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from model.errors import UserError
+
+_Positive = Annotated[float, Meta(gt=0, le=1e15)]
+_Count = Annotated[int, Meta(ge=1, le=10**15)]
 
 
 class Latency(Struct, frozen=True, forbid_unknown_fields=True):
     """Of the network alone, one photograph a run, milliseconds."""
 
-    median: float
-    p90: float
-    p99: float
-    min: float
+    median: _Positive
+    p90: _Positive
+    p99: _Positive
+    min: _Positive
     runs: int
     """Measured, of all processes together."""
     warmup: int
@@ -52,9 +56,9 @@ class SubsetAP(Struct, frozen=True, forbid_unknown_fields=True):
 class Peak(Struct, frozen=True, forbid_unknown_fields=True):
     """What the machine does at best: the best of some tries, on as many threads as what it is compared with."""
 
-    gflops: float
+    gflops: _Positive
     """10^9 single-precision operations a second in a matrix product of 512x512 by ONNX Runtime; a multiply-accumulate is two."""
-    copy_gbs: float
+    copy_gbs: _Positive
     """10^9 bytes a second, read and written, in a copy of 128 MiB."""
 
 
@@ -63,11 +67,11 @@ class Roofline(Struct, frozen=True, forbid_unknown_fields=True):
 
     peak: Peak
     """Measured in the same run."""
-    macs: int
+    macs: _Count
     """Multiply-accumulates of the FP32 torch model at the input of the latency measurement. Exact rewrites save some of them."""
-    bytes: int
+    bytes: _Count
     """Of the model file, the input and the outputs: what has to be read and written once."""
-    bound_ms: float
+    bound_ms: _Positive
     """The longer of the times that the work and the bytes take at the peak rates, of single precision."""
 
 
@@ -141,6 +145,10 @@ class Curve(Struct, frozen=True, forbid_unknown_fields=True):
     subset: str
     recall: tuple[float, ...]
     precision: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.recall) != len(self.precision):
+            raise ValueError("a curve needs a precision for each recall")
 
 
 class Faces(Struct, frozen=True, forbid_unknown_fields=True):

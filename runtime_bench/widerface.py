@@ -18,7 +18,7 @@ import torch
 from torchvision.ops import box_iou
 
 from model.errors import UserError
-from model.files import sha256
+from model.files import require_inside, sha256
 from model.postprocess import Detections, Thresholds
 
 SUBSETS = ("easy", "medium", "hard")
@@ -118,8 +118,8 @@ def _walk_ground_truth(folder: Path) -> Iterator[tuple[str, GroundTruth]]:
                     kept[files[subset]["gt_list"][event, 0][index, 0].ravel().astype(int) - 1] = True
                     subsets[subset] = kept
                 boxes[:, 2:] += boxes[:, :2]
-                yield f"{name}/{file}.jpg", GroundTruth(boxes, subsets)
-    except (KeyError, IndexError, ValueError) as error:
+                yield require_inside(f"{name}/{file}.jpg", folder), GroundTruth(boxes, subsets)
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
         raise UserError(f"{folder} does not hold the official WIDER FACE ground truth ({error}); copy the .mat files again") from None
 
 

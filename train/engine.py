@@ -124,11 +124,14 @@ class Trainer:
         if recipe != self.recipe:
             fields = [field for field in Recipe.__struct_fields__ if getattr(recipe, field) != getattr(self.recipe, field)]
             raise UserError(f"{path} is of another recipe ({', '.join(fields)} differ); use that recipe or another --out")
-        self.detector.load_state_dict(state["detector"])
-        self.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"].cpu())
-        self.progress = Progress(**state["progress"])
+        try:
+            self.detector.load_state_dict(state["detector"])
+            self.averaged.load_state_dict(state["averaged"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            torch.set_rng_state(state["rng"].cpu())
+            self.progress = Progress(**state["progress"])
+        except (RuntimeError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} does not hold what it should ({error}); remove it and start again without --resume") from None
 
     def run(self) -> Progress:
         """Train to the end of the recipe; Ctrl-C and SIGTERM save the state first."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def _fetch_ground_truth(root: Path) -> None:
                 if name.endswith(".mat") and "/ground_truth/" in name:
                     with atomic_file(root / "val" / "ground_truth" / Path(name).name) as temporary:
                         temporary.write_bytes(tools.read(name))
-    except (OSError, RuntimeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             f"the official ground truth cannot be fetched ({error}); copy wider_*_val.mat into {root / 'val' / 'ground_truth'}"
         ) from None

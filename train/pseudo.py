@@ -135,8 +135,11 @@ def read_pseudo_labels(path: Path) -> Callable[[str, Faces | None], Faces | None
         found = [msgspec.json.decode(line, type=PseudoFaces) for line in lines]
     except FileNotFoundError:
         raise UserError(f"no such file of pseudo-labels: {path}; make it with python -m train pseudo") from None
-    except (ValueError, OSError) as error:  # msgspec's are ValueErrors
+    except (ValueError, RecursionError, OSError) as error:  # msgspec's are ValueErrors
         raise UserError(f"{path} holds no pseudo-labels ({error}); make it again") from None
+    for line in found:
+        if not len(line.boxes) == len(line.landmarks) == len(line.scores) or any(len(points) != 5 for points in line.landmarks):
+            raise UserError(f"{path}: boxes, landmarks and scores of {line.name!r} do not go together; make it again")
     labels = {(line.labelled, line.name): line for line in found}
 
     def improve(name: str, faces: Faces | None) -> Faces | None:

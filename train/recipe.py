@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from model.config import ModelConfig, variant_config
 from model.errors import UserError
 
-Positive = Annotated[float, Meta(gt=0)]
+Positive = Annotated[float, Meta(gt=0, le=1e9)]
 Count = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
@@ -141,5 +141,5 @@ def load_recipe(path: Path) -> Recipe:
         return recipe
     except FileNotFoundError:
         raise UserError(f"no such recipe: {path}") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path}: {error}") from None

@@ -6,6 +6,7 @@ processor has the step to do and not JPEGs. Sets that are too large for that are
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from model.errors import UserError
+from model.files import require_inside
 from model.preprocess import load_image
 from runtime_bench.widerface import SUBSETS, GroundTruth, WiderFace
 
@@ -24,6 +26,8 @@ RETINAFACE_LABELS = "label.txt"
 OFFICIAL_LABELS = "wider_face_train_bbx_gt.txt"
 HELD_OUT_HEIGHTS = (50, 30, 10)
 """Least height of a face in each of the subsets that :func:`hold_out` judges by, pixels."""
+_FARTHEST = 1e6
+"""Pixels: no photograph is that large, and beyond it float32 no longer tells pixels apart."""
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
@@ -121,7 +125,7 @@ def _read_retinaface(lines: Sequence[str], path: Path) -> dict[str, Faces]:
     name = None
     for number, line in enumerate(lines, 1):
         if line.startswith("#"):
-            name = line[1:].strip()
+            name = require_inside(line[1:].strip(), f"{path}, line {number}:")
             rows[name] = []
         elif line.strip():
             if name is None:
@@ -138,11 +142,11 @@ def _read_official(lines: Sequence[str], path: Path) -> dict[str, Faces]:
     labels = {}
     position = 0
     while position < len(lines):
-        name = lines[position].strip()
+        name = require_inside(lines[position].strip(), f"{path}, line {position + 1}:")
         position += 1
         if not name:
             continue
-        if position >= len(lines) or not lines[position].strip().isdigit():
+        if position >= len(lines) or not re.fullmatch(r"\d{1,9}", lines[position].strip(), re.ASCII):
             raise UserError(f"{path}, line {position + 1}: the number of faces of {name} expected")
         count = int(lines[position])
         position += 1
@@ -165,8 +169,8 @@ def _numbers(line: str, path: Path, number: int) -> list[float]:
         values = [float(word) for word in line.split()]
     except ValueError:
         raise UserError(f"{path}, line {number}: not a row of numbers: {line[:60]!r}") from None
-    if not np.isfinite(values).all():
-        raise UserError(f"{path}, line {number}: a number that is not finite")
+    if not np.abs(values).max(initial=0) <= _FARTHEST:
+        raise UserError(f"{path}, line {number}: a number that is not finite, or no place in a photograph")
     return values
 
 

@@ -76,6 +76,9 @@ static TfLiteStatus read_node(TfLiteContext* context, int index, Node* node) {
     if (node->offset_limit == 0.0f) node->offset_limit = INFINITY;
     const int inputs = node->form == TILED ? 4 : 3;
     if (source->inputs->size != inputs || source->outputs->size != 1) return fail(context, "wrong number of tensors");
+    for (int i = 0; i < inputs; i++)  // a file may leave an input out, as kTfLiteOptionalTensor
+        if (source->inputs->data[i] < 0) return fail(context, "an input is left out");
+    if (source->outputs->data[0] < 0) return fail(context, "the output is left out");
     const int* tensor = source->inputs->data;
     node->predicted = node->form == CONV3X3 ? -1 : *tensor++;
     node->source = *tensor++;
@@ -121,6 +124,7 @@ static TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* own) {
     Node* node = own->user_data;
     if (node == NULL) return kTfLiteError;  // init has said why
     const TfLiteTensor *source = &context->tensors[node->source], *bias = &context->tensors[node->bias];
+    if (context->tensors[node->out].type != kTfLiteFloat32) return fail(context, "the output must be float32");
     if (!is_float(source, 4) || !is_float(bias, 1)) return fail(context, "float32 tensors are needed, the input of rank 4, bias of rank 1");
     const int* shape = source->dims->data;
     if ((int64_t)shape[1] * shape[2] > INT32_MAX / 16) return fail(context, "the image is too large");

@@ -19,6 +19,7 @@ static OrtStatusPtr ORT_API_CALL create(const OrtCustomOp* op, const OrtApi* api
     TRY(acwface_read_constant(api, info, 2, &bias));
     acwface_read_int(api, info, "input_start", &input_start);
     if (input_start < 0) return acwface_fail(api, "acwface: a start must not be negative");
+    if (input_start > INT32_MAX) return acwface_fail(api, "acwface: a start is too large");
     if (weight.rank != 3 || weight.shape[0] != ACWFACE_TAPS || weight.shape[1] < 1 || weight.shape[2] < 1)
         return acwface_fail(api, "acwface: weight must be (9, C, O)");
     if (weight.shape[1] * weight.shape[2] > INT32_MAX / 64) return acwface_fail(api, "acwface: weight is too large");

@@ -27,6 +27,7 @@ static OrtStatus* create(const OrtApi* api, const OrtKernelInfo* info, Form form
     acwface_read_float(api, info, "negative_slope", &node.negative_slope);
     if (node.channels < 1 || node.channels > INT32_MAX / ACWFACE_TAPS) return acwface_fail(api, "acwface: channels must be positive");
     if (node.predicted_start < 0 || node.source_start < 0) return acwface_fail(api, "acwface: a start must not be negative");
+    if (node.predicted_start > INT32_MAX || node.source_start > INT32_MAX) return acwface_fail(api, "acwface: a start is too large");
     if (!(node.offset_limit >= 0.0f)) return acwface_fail(api, "acwface: offset_limit must not be negative");
     if (node.offset_limit == 0.0f) node.offset_limit = INFINITY;
     *kernel = malloc(sizeof(Node));

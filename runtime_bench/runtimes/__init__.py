@@ -7,12 +7,13 @@ here and a line in :func:`open_runtime`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from packaging.version import Version
 
-from model.artifact import Artifact
+from model.artifact import MANIFEST, Artifact
 from model.errors import UserError
 
 
@@ -25,12 +26,6 @@ class Outputs(NamedTuple):
     """``(A, 4)``"""
     landmark_deltas: np.ndarray
     """``(A, 10)``; ``(A, 0)`` of a network that has no landmarks."""
-
-    @classmethod
-    def of(cls, values: Mapping[str, np.ndarray]) -> Outputs:
-        """From values by meaning, with the batch axis."""
-        boxes = values["box_deltas"][0]
-        return cls(values["scores"][0], boxes, values["landmark_deltas"][0] if "landmark_deltas" in values else boxes[:, :0])
 
 
 class Runtime(Protocol):
@@ -51,6 +46,16 @@ def require_version(artifact: Artifact, package: str, installed: str) -> None:
     needed = artifact.manifest.runtime.minimum_version
     if Version(installed) < Version(needed):
         raise UserError(f"{artifact.path} needs {package} {needed} or newer, {installed} is installed; pip install '{package}>={needed}'")
+
+
+def first_of_batch(values: Mapping[str, np.ndarray], path: Path) -> Outputs:
+    """The outputs of one photograph, given by meaning with their batch axis; a :class:`UserError` where they have not got one."""
+    if any(
+        not isinstance(value, np.ndarray) or value.dtype != np.float32 or value.ndim < 1 or len(value) != 1 for value in values.values()
+    ):
+        raise UserError(f"{path} gives outputs that are not float32 of one photograph, as {MANIFEST} promises; export it again")
+    boxes = values["box_deltas"][0]
+    return Outputs(values["scores"][0], boxes, values["landmark_deltas"][0] if "landmark_deltas" in values else boxes[:, :0])
 
 
 def open_runtime(artifact: Artifact, threads: int) -> Runtime:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,8 +14,8 @@ from model.artifact import Artifact, OutputTensor
 from model.errors import UserError
 from model.preprocess import InputSpec
 from runtime_bench.coreml_layers import Network
-from runtime_bench.mil import Program
-from runtime_bench.runtimes import Outputs, Runtime
+from runtime_bench.mil import Program, reading
+from runtime_bench.runtimes import Outputs, Runtime, first_of_batch
 
 MACOS_BEHIND = 3
 """Numbers that macOS was behind the iOS of the same year, from iOS 14 to 18."""
@@ -46,7 +47,8 @@ class CoreMlRuntime:
         if int(platform.mac_ver()[0].partition(".")[0]) < needed:
             raise UserError(f"{artifact.path} needs macOS {needed} or newer, this is {platform.mac_ver()[0]}")
         try:
-            self._model = coremltools.models.MLModel(str(artifact.model_path))
+            self._path = artifact.model_path
+            self._model = coremltools.models.MLModel(str(self._path))
         except Exception as error:  # whatever Core ML says, in exceptions of no common base
             raise UserError(f"{artifact.model_path}: Core ML refuses it: {' '.join(str(error).split())}") from None
         self._image = Image.fromarray
@@ -54,7 +56,7 @@ class CoreMlRuntime:
 
     def run(self, tensor: np.ndarray) -> Outputs:
         values = self._model.predict({self._manifest.input.name: self._image(picture(tensor, self._manifest.input))})
-        return _by_meaning(values, self._manifest.outputs)
+        return _by_meaning(values, self._manifest.outputs, self._path)
 
 
 class EvaluatorRuntime:
@@ -66,11 +68,13 @@ class EvaluatorRuntime:
     accelerator = ""
 
     def __init__(self, artifact: Artifact) -> None:
-        self._evaluate = (Network if artifact.manifest.dcn == "custom" else Program)(artifact.model_path)
-        self._manifest = artifact.manifest
+        self._path, self._manifest = artifact.model_path, artifact.manifest
+        with reading(self._path):
+            self._evaluate = (Network if artifact.manifest.dcn == "custom" else Program)(self._path)
 
     def run(self, tensor: np.ndarray) -> Outputs:
-        return _by_meaning(self._evaluate(picture(tensor, self._manifest.input)), self._manifest.outputs)
+        with reading(self._path):
+            return _by_meaning(self._evaluate(picture(tensor, self._manifest.input)), self._manifest.outputs, self._path)
 
 
 def picture(tensor: np.ndarray, spec: InputSpec) -> np.ndarray:
@@ -79,5 +83,5 @@ def picture(tensor: np.ndarray, spec: InputSpec) -> np.ndarray:
     return np.ascontiguousarray((pixels[::-1] if spec.colour_order == "BGR" else pixels).transpose(1, 2, 0))
 
 
-def _by_meaning(values: Mapping[str, np.ndarray], declared: Iterable[OutputTensor]) -> Outputs:
-    return Outputs.of({output.meaning: values[output.name] for output in declared})
+def _by_meaning(values: Mapping[str, np.ndarray], declared: Iterable[OutputTensor], path: Path) -> Outputs:
+    return first_of_batch({output.meaning: values[output.name] for output in declared}, path)

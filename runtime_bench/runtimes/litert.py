@@ -11,9 +11,9 @@ from importlib.metadata import version
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType, load_delegate
 
-from model.artifact import Artifact
+from model.artifact import MANIFEST, Artifact
 from model.errors import UserError
-from runtime_bench.runtimes import Outputs, require_version
+from runtime_bench.runtimes import Outputs, first_of_batch, require_version
 from runtime_bench.runtimes.libraries import library_path
 
 
@@ -79,12 +79,21 @@ class LiteRtRuntime:
     def __init__(self, artifact: Artifact, threads: int, xnnpack: bool = True) -> None:
         self.xnnpack = xnnpack
         self._interpreter = open_interpreter(artifact, threads, xnnpack)
-        (self._input,) = (tensor["index"] for tensor in self._interpreter.get_input_details())
+        self._path = artifact.model_path
+        inputs = self._interpreter.get_input_details()
         indices = {tensor["name"]: tensor["index"] for tensor in self._interpreter.get_output_details()}
-        self._outputs = {output.meaning: indices[output.name] for output in artifact.manifest.outputs}
+        names = {output.meaning: output.name for output in artifact.manifest.outputs}
+        if len(inputs) != 1 or set(names.values()) - set(indices):
+            raise UserError(f"{self._path} has not the input and outputs that {MANIFEST} promises; export it again")
+        self._input = inputs[0]["index"]
+        self._outputs = {meaning: indices[name] for meaning, name in names.items()}
 
     def run(self, tensor: np.ndarray) -> Outputs:
-        # No copy where prepare() laid the tensor out for this artifact.
-        self._interpreter.set_tensor(self._input, np.ascontiguousarray(tensor.transpose(0, 2, 3, 1)))
-        self._interpreter.invoke()
-        return Outputs.of({meaning: self._interpreter.get_tensor(index) for meaning, index in self._outputs.items()})
+        try:
+            # No copy where prepare() laid the tensor out for this artifact.
+            self._interpreter.set_tensor(self._input, np.ascontiguousarray(tensor.transpose(0, 2, 3, 1)))
+            self._interpreter.invoke()
+            values = {meaning: self._interpreter.get_tensor(index) for meaning, index in self._outputs.items()}
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"{self._path}: LiteRT cannot run it: {' '.join(str(error).split())}") from None
+        return first_of_batch(values, self._path)

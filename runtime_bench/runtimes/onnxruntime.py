@@ -9,7 +9,7 @@ import onnxruntime
 
 from model.artifact import Artifact
 from model.errors import UserError
-from runtime_bench.runtimes import Outputs, require_version
+from runtime_bench.runtimes import Outputs, first_of_batch, require_version
 from runtime_bench.runtimes.libraries import library_path
 
 
@@ -44,13 +44,21 @@ def open_session(artifact: Artifact, options: onnxruntime.SessionOptions, model:
 
 def _load(path: Path, options: onnxruntime.SessionOptions, model: bytes | None = None) -> onnxruntime.InferenceSession:
     try:
-        return onnxruntime.InferenceSession(model or path, options, providers=["CPUExecutionProvider"])
+        # With its fallback it says on stdout that it will try the same again.
+        return onnxruntime.InferenceSession(model or path, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # its exception classes share no base but this
         raise UserError(f"{path}: onnxruntime refuses it: {' '.join(str(error).split())}") from None
 
 
+def _run(session: onnxruntime.InferenceSession, names: list[str] | None, feeds: dict[str, np.ndarray], path: Path) -> list[np.ndarray]:
+    try:
+        return session.run(names, feeds)
+    except Exception as error:  # as above
+        raise UserError(f"{path}: onnxruntime cannot run it: {' '.join(str(error).split())}") from None
+
+
 class OnnxRuntime:
-    """Runs an ONNX artifact; raises as :func:`open_session` does."""
+    """Runs an ONNX artifact; raises as :func:`open_session` does, and where the model does not take the photograph."""
 
     name = "onnxruntime"
     version = onnxruntime.__version__
@@ -59,16 +67,17 @@ class OnnxRuntime:
 
     def __init__(self, artifact: Artifact, threads: int) -> None:
         self._session = open_session(artifact, session_options(threads))
+        self._path = artifact.model_path
         self._input = artifact.manifest.input.name
         self._names = {output.meaning: output.name for output in artifact.manifest.outputs}
 
     def run(self, tensor: np.ndarray) -> Outputs:
-        values = self._session.run(list(self._names.values()), {self._input: tensor})
-        return Outputs.of(dict(zip(self._names, values, strict=True)))
+        values = _run(self._session, list(self._names.values()), {self._input: tensor}, self._path)
+        return first_of_batch(dict(zip(self._names, values, strict=True)), self._path)
 
 
 class OnnxFile:
-    """Runs any ONNX file with one input; a :class:`UserError` where onnxruntime refuses it."""
+    """Runs any ONNX file with one input; a :class:`UserError` where it has another number, or onnxruntime refuses it."""
 
     name = "onnxruntime"
     version = onnxruntime.__version__
@@ -77,7 +86,11 @@ class OnnxFile:
 
     def __init__(self, path: Path, threads: int) -> None:
         self._session = _load(path, session_options(threads))
-        self._input = self._session.get_inputs()[0].name
+        self._path = path
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1:
+            raise UserError(f"{path} takes {len(inputs)} inputs; a network that takes one photograph is needed")
+        self._input = inputs[0].name
 
     @property
     def outputs(self) -> list[tuple[str, list[int | str]]]:
@@ -85,4 +98,4 @@ class OnnxFile:
         return [(output.name, output.shape) for output in self._session.get_outputs()]
 
     def run(self, tensor: np.ndarray) -> list[np.ndarray]:
-        return self._session.run(None, {self._input: tensor})
+        return _run(self._session, None, {self._input: tensor}, self._path)

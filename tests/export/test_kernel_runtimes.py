@@ -13,6 +13,7 @@ from export.kernel import NATIVE, VERSION, host, library_path
 from export.kernel.bindings import TAPS, Layer, library_version, open_int8_kernels, open_kernels
 from export.kernel.build import Target, build
 from export.kernel.headers import HEADERS, include_folder
+from export.tflite_model import pack_model
 from model.errors import UserError
 
 HEIGHT, WIDTH, INPUTS, OUTPUTS = 21, 30, 24, 32
@@ -254,6 +255,8 @@ def test_onnx_runtime_says_which_integers_do_not_fit(integer, changes, complaint
         ({"channels": 0}, {}, "channels must be positive"),
         ({"offset_limit": -1.0}, {}, "offset_limit must not be negative"),
         ({"mixed_start": -1}, {}, "start must not be negative"),
+        ({"predicted_start": (1 << 63) - 1}, {}, "start is too large"),
+        ({"mixed_start": (1 << 63) - 300}, {}, "start is too large"),
     ],
 )
 def test_onnx_runtime_says_what_does_not_fit(native, changes, shapes, complaint):
@@ -396,3 +399,29 @@ def test_litert_refuses_what_does_not_fit(native, options, channels):
     )
     with pytest.raises(RuntimeError, match="acwface"):
         delegated(content)
+
+
+def changed(content, change):
+    """The model with something done to its graph that no converter does."""
+    schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    change(model.subgraphs[0], schema)
+    return pack_model(model)
+
+
+def leave_out_bias(graph, schema):
+    graph.operators[0].inputs = [*graph.operators[0].inputs[:2], -1]
+
+
+def give_bytes(graph, schema):
+    graph.tensors[graph.outputs[0]].type = schema.TensorType.INT8
+
+
+@pytest.mark.parametrize(("change", "said"), [(leave_out_bias, "an input is left out"), (give_bytes, "the output must be float32")])
+def test_litert_reads_and_writes_nothing_that_is_not_there(native, change, said):
+    shapes = {"predicted": (1, 4, 4, 32), "mixed": (1, 4, 4, TAPS * OUTPUTS), "out": (1, 4, 4, OUTPUTS)}
+    operators = [("DeformSample", custom_options(), ["predicted", "mixed", "bias"], "out")]
+    content = tflite_model(shapes | {"bias": np.zeros(OUTPUTS, np.float32)}, operators, ["predicted", "mixed"], ["out"])
+    delegated(content)
+    with pytest.raises(RuntimeError, match=said):
+        delegated(changed(content, change))

@@ -8,6 +8,7 @@ import pytest
 
 from model.artifact import (
     MANIFEST,
+    MEANINGS,
     REFERENCE,
     AnchorSpec,
     InputTensor,
@@ -39,7 +40,7 @@ def write_artifact(path, model=b"model bytes", **changes):
             model=describe_file(folder / "model.onnx"),
             reference=describe_file(folder / REFERENCE),
             input=InputTensor(shape=(1, 3, 480, 640)),
-            outputs=(OutputTensor("scores", "scores", (1, None)),),
+            outputs=tuple(OutputTensor(name, name, (1, None)) for name in MEANINGS),
             anchors=AnchorSpec((8,), ((16, 32),), (0.1, 0.2)),
             thresholds=Thresholds(),
             runtime=RuntimeSpec("onnxruntime", "1.17"),

@@ -1,0 +1,114 @@
+"""Processes that are killed while they write: what is there afterwards is whole, and what is half-made goes with the next process."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from model.artifact import open_artifact
+from model.errors import UserError
+from model.files import scratch_folder, write_json
+
+_WRITER = """
+import itertools, sys
+from pathlib import Path
+from model.files import write_json
+from tests.model.test_artifact import write_artifact
+print("begun", flush=True)
+for number in itertools.count():
+    write_artifact(Path(sys.argv[1]), model=bytes([number % 256]) * 3_000_000)
+    write_json(Path(sys.argv[2]), list(range(100_000)))
+"""
+
+
+def writer(artifact, records):
+    process = subprocess.Popen(
+        [sys.executable, "-c", _WRITER, artifact, records], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "begun\n", process.stderr.read()
+    return process
+
+
+def test_a_killed_writer_leaves_a_whole_artifact_or_none(tmp_path):
+    artifact, records = tmp_path / "a", tmp_path / "r.json"
+    moments = random.Random(0)
+    for _ in range(8):
+        process = writer(artifact, records)
+        time.sleep(moments.uniform(0, 0.3))
+        process.kill()
+        process.communicate()
+        if artifact.exists():
+            open_artifact(artifact)
+        if records.exists():
+            assert records.read_text().rstrip().endswith("99999\n]")
+
+
+def test_two_writers_of_one_artifact_do_not_disturb_each_other(tmp_path):
+    processes = [writer(tmp_path / "a", tmp_path / f"{name}.json") for name in "bc"]
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        assert [process.poll() for process in processes] == [None, None], [process.stderr.read() for process in processes if process.poll()]
+        time.sleep(0.1)
+    for process in processes:
+        process.kill()
+        process.communicate()
+    open_artifact(tmp_path / "a")
+
+
+def test_what_a_killed_process_leaves_is_removed_by_the_next_and_what_a_living_one_has_is_not(tmp_path):
+    stale, foreign = tmp_path / ".a.killed", tmp_path / ".ab"
+    with scratch_folder(tmp_path, ".a.") as living:
+        for folder in (stale, foreign):
+            (folder / "new").mkdir(parents=True)
+        for folder in (stale, foreign, living):
+            os.utime(folder, (0, 0))
+        with scratch_folder(tmp_path, ".a.") as other:
+            assert {path.name for path in tmp_path.iterdir()} == {living.name, other.name, ".ab"}
+        (tmp_path / ".a.young").mkdir()
+        with scratch_folder(tmp_path, ".a."):
+            assert (tmp_path / ".a.young").is_dir()
+
+
+def test_terminated_is_ended_with_what_is_half_made_removed(tmp_path):
+    program = (
+        "import sys, time; from pathlib import Path; from model.cli import run_command; from model.files import scratch_folder\n"
+        "def main():\n"
+        f"    with scratch_folder(Path({str(tmp_path)!r}), '.x'):\n"
+        "        print('begun', flush=True); time.sleep(60)\n"
+        "sys.exit(run_command(main))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (143, "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_one_line_with_the_file_in_it(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(OSError, match="No space left") as raised:
+        write_json(tmp_path / "r.json", [])
+    assert raised.value.filename == str(tmp_path / "r.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_while_a_checkpoint_is_written(tmp_path, monkeypatch):
+    from safetensors import SafetensorError
+
+    from model.checkpoint import default_checkpoint, save_checkpoint
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("model.checkpoint.save_file", full)
+    with pytest.raises(UserError, match="cannot be written: I/O error: No space left"):
+        save_checkpoint(default_checkpoint("retinaface").detector, tmp_path / "a.safetensors", "test")
+    assert not list(tmp_path.iterdir())
