@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 
 from model.errors import UserError
 
+_Time = Annotated[float, Meta(le=1e15)]  # that it is above 0 and in order is said in words, see read_results
 _Positive = Annotated[float, Meta(gt=0, le=1e15)]
 _Count = Annotated[int, Meta(ge=1, le=10**15)]
 
@@ -18,10 +19,10 @@ _Count = Annotated[int, Meta(ge=1, le=10**15)]
 class Latency(Struct, frozen=True, forbid_unknown_fields=True):
     """Of the network alone, one photograph a run, milliseconds."""
 
-    median: _Positive
-    p90: _Positive
-    p99: _Positive
-    min: _Positive
+    median: _Time
+    p90: _Time
+    p99: _Time
+    min: _Time
     runs: int
     """Measured, of all processes together."""
     warmup: int

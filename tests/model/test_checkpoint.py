@@ -129,7 +129,7 @@ def test_the_two_layouts_number_merges_from_opposite_ends(tmp_path):
         torch.testing.assert_close(neck.merges[0][0].weight.detach(), state[f"{prefix}.{finest}.0.weight"])
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [name for name, config in VARIANTS.items() if config.context != "scm_shared"])  # ours alone
 def test_every_variant_survives_the_public_layout_and_ours(variant, tmp_path):
     state = public_state(variant)
     leftovers = {"body.total_ops": torch.zeros(1), "total_params": torch.zeros(1)}  # of thop
