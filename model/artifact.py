@@ -135,8 +135,8 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
-        if sorted(output.meaning for output in self.outputs) != sorted(MEANINGS):
-            raise ValueError(f"outputs must be {', '.join(MEANINGS)}, each once")
+        if sorted(output.meaning for output in self.outputs) not in (sorted(MEANINGS), sorted(MEANINGS[:2])):
+            raise ValueError(f"outputs must be {', '.join(MEANINGS)}, each once; the last may be missing")
         size = self.input.size
         if size is not None and size[0] * size[1] > MAX_ORIGINAL_PIXELS:
             raise ValueError(f"an input of {size[0]}x{size[1]} is too large (limit {MAX_ORIGINAL_PIXELS // 10**6} megapixels)")

@@ -290,7 +290,7 @@ def manifest() -> dict:
         "a whole number with an exponent": changed('"top_k":5000', '"top_k":5e3'),
         "a picture for input": changed('"dtype":"float32"', '"dtype":"image"'),
         "a picture for output": text[: text.index('"outputs"')] + text[text.index('"outputs"') :].replace("float32", "image"),
-        "minus nothing": changed('"scale":1.0', '"scale":-0'),
+        "minus nothing": changed('"mean":[104.0', '"mean":[-0'),
         "not JSON": text[:-1],
         "more after the end": text + "{}",
         "a comma too many": changed('"shape":[1,480,640,3]', '"shape":[1,480,640,3,]'),
