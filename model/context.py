@@ -65,6 +65,7 @@ class SharedSCM(nn.Module):
         """Branch ``i`` and the hidden layer of branch ``i + 1``, in this order."""
         self.branch4 = conv_bn(quarter, quarter, deform=deform, act=None)
         self.act = ACTIVATIONS[act]()
+        self.act.inplace = False  # it is given a part of a larger map
         self.fusion = _fusion(channels, fusion)
 
     def forward(self, x: Tensor) -> Tensor:

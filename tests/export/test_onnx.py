@@ -94,9 +94,12 @@ def test_real_weights_give_the_same_faces_at_any_size(public_retinaface, tmp_pat
     assert exported.runtime.run(np.zeros((1, 3, 1, 1), np.float32)).scores.shape == (6,)
 
 
-@pytest.mark.parametrize("variant", ["retinaface_wfpn", "retinaface_wfpn_scm", "acwface"])
+@pytest.mark.parametrize(
+    "variant", ["retinaface_wfpn", "retinaface_wfpn_scm", "acwface", "acwface_dcn_lite", "biretina", "retinaface_mobilenetv2"]
+)
 def test_every_other_variant(variant, tmp_path):
-    parity = export_onnx(seeded(variant), "none", (96, 128), tmp_path / "a", quietly)
+    route = "native" if VARIANTS[variant].deform else "none"
+    parity = export_onnx(seeded(variant), route, (96, 128), tmp_path / "a", quietly)
     assert parity.scores < LIMITS.scores
     assert open_artifact(tmp_path / "a").manifest.weights == "untrained"
 
