@@ -122,6 +122,21 @@ def _remove_unlocked(folder: Path) -> None:
         os.close(lock)
 
 
+def _holds_something_else(path: Path, marker: str) -> bool:
+    """Whether ``path`` is there and neither an earlier result nor an empty folder."""
+    for _ in range(3):  # what is seen while another process exchanges it is not there at the next look
+        try:
+            names = os.listdir(path)
+        except FileNotFoundError:
+            return False
+        except NotADirectoryError:
+            return True
+        if not names or marker in names:
+            return False
+        time.sleep(0.01)
+    return True
+
+
 @contextmanager
 def atomic_folder(path: Path, marker: str) -> Iterator[Path]:
     """Give a temporary folder beside ``path``; put it in the place of ``path`` when the block ends, remove it when the block fails.
@@ -132,7 +147,7 @@ def atomic_folder(path: Path, marker: str) -> Iterator[Path]:
     Raises:
         UserError: ``path`` is something else.
     """
-    if path.exists() and not (path / marker).is_file() and not (path.is_dir() and not any(path.iterdir())):
+    if _holds_something_else(path, marker):
         raise UserError(f"{path} exists and is no earlier result ({marker} is missing in it); choose another output folder")
     with scratch_folder(path.parent, f".{path.name}.") as workspace:
         fresh = workspace / "new"
