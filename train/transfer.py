@@ -47,16 +47,17 @@ def transplant(source: Detector, config: ModelConfig) -> Detector:
         UserError: the two read other inputs or code boxes differently, or ``source`` has parts that ``config`` lacks.
     """
     old = source.config
-    _check_alike(old, config, "backbone", "channels", "strides", "anchors_per_cell", "variances", "mean", "colour_order")
     if "scm_shared" in (config.context, old.context) and old.context != config.context:
         raise UserError(f"cannot start {config.variant} from {old.variant}: it is acwface_dcn made lighter; start from that")
+    alike = ("backbone", "channels", "merge_rank", "attention_rank", "strides", "anchors_per_cell", "variances", "mean", "colour_order")
+    _check_alike(old, config, *alike)
     if (
         (old.neck != config.neck and (config.neck == "fpn" or old.neck == "bifpn"))
         or (old.context, config.context) == ("scm", "ssh")
         or (old.attention, config.attention) == ("edam", "none")
     ):
         raise UserError(f"cannot start {config.variant} from {old.variant}, which is the richer network; start from a poorer one")
-    if set(old.deform) - set(config.deform):
+    if set(old.deform) - set(config.deform) or (old.deform and set(old.deform_levels) - set(config.deform_levels)):
         raise UserError(f"cannot start {config.variant} from {old.variant}, whose deformable layers it lacks; start from a poorer one")
 
     target = Detector(config)

@@ -179,6 +179,8 @@ def test_a_merge_of_lower_rank_loses_nothing_of_one_that_is() -> None:
         (VARIANTS["acwface"], VARIANTS["retinaface"], "poorer"),
         (VARIANTS["retinaface"], VARIANTS["acwface_dcn_lite"], "start from that"),
         (VARIANTS["acwface_dcn_lite"], VARIANTS["acwface_dcn"], "start from that"),
+        (VARIANTS["acwface_dcn_lite"], replace(VARIANTS["acwface_dcn_lite"], merge_rank=16), "merge_rank"),
+        (VARIANTS["acwface_dcn_lite"], replace(VARIANTS["acwface_dcn_lite"], deform_levels=(2,)), "deformable layers it lacks"),
         (VARIANTS["retinaface"], replace(VARIANTS["acwface_dcn"], colour_order="RGB"), "colour_order"),
         (VARIANTS["retinaface"], replace(VARIANTS["acwface_dcn"], min_sizes=((16,), (64,), (256,))), "anchors_per_cell"),
     ],
