@@ -24,7 +24,7 @@ class StageTimes:
     """Milliseconds of one photograph, decoding the file not included."""
 
     preprocess: float
-    """Of the processor: it may be done while the network runs on another photograph."""
+    """Of the processor, like postprocessing: they may be done while the network runs on other photographs."""
     network: float
     postprocess: float
 
@@ -34,6 +34,15 @@ class Prepared:
     """A photograph as the network takes it."""
 
     input: NetworkInput
+    ms: float
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What the network said to a photograph."""
+
+    photograph: Prepared
+    outputs: list[np.ndarray]
     ms: float
 
 
@@ -49,19 +58,23 @@ class FaceDetector:
 
     def detect(self, image: np.ndarray, thresholds: Thresholds) -> tuple[Detections, StageTimes]:
         """Find the faces of ``(H, W, 3)`` uint8 RGB; a :class:`UserError` where the runtime gives something that is no number."""
-        return self.find(self.prepare(image), thresholds)
+        return self.finish(self.run(self.prepare(image)), thresholds)
 
     def prepare(self, image: np.ndarray) -> Prepared:
-        """The first half of :meth:`detect`, which needs no network."""
+        """The first part of :meth:`detect`, which needs no network."""
         start = time.thread_time()
         return Prepared(prepare(image, self.input, self.size), 1e3 * (time.thread_time() - start))
 
-    def find(self, photograph: Prepared, thresholds: Thresholds) -> tuple[Detections, StageTimes]:
-        """The second half of :meth:`detect`."""
-        prepared = photograph.input
+    def run(self, photograph: Prepared) -> Answered:
+        """The second part, nothing but the network."""
         start = time.perf_counter()
-        outputs = self.runtime.run(prepared.tensor)
-        run_at = time.perf_counter()
+        outputs = self.runtime.run(photograph.input.tensor)
+        return Answered(photograph, outputs, 1e3 * (time.perf_counter() - start))
+
+    def finish(self, answered: Answered, thresholds: Thresholds) -> tuple[Detections, StageTimes]:
+        """The last part."""
+        start = time.thread_time()
+        prepared, outputs = answered.photograph.input, answered.outputs
         check_finite(outputs, self.runtime.name)
         anchors = make_anchors(*prepared.tensor.shape[2:], self.anchors.strides, self.anchors.min_sizes)
         if [output.shape for output in outputs] != [(len(anchors),), (len(anchors), 4), (len(anchors), 10)]:
@@ -70,8 +83,7 @@ class FaceDetector:
                 f"{len(anchors)} anchors; the network and its description are not of each other, export it again"
             )
         detections = postprocess(*outputs, anchors, self.anchors.variances, thresholds, (prepared.scale_x, prepared.scale_y))
-        end = time.perf_counter()
-        return detections, StageTimes(photograph.ms, 1e3 * (run_at - start), 1e3 * (end - run_at))
+        return detections, StageTimes(answered.photograph.ms, answered.ms, 1e3 * (time.thread_time() - start))
 
 
 def check_finite(outputs: Sequence[np.ndarray], runtime: str) -> None:

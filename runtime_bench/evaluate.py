@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -16,18 +16,20 @@ from tqdm import tqdm
 from model.errors import UserError
 from model.postprocess import Detections
 from model.preprocess import load_image
-from runtime_bench.detect import FaceDetector, Prepared
+from runtime_bench.detect import FaceDetector
 from runtime_bench.record import ImageTimes, SubsetAP
 from runtime_bench.widerface import EVALUATION, WiderFace, average_precision, count_levels
 
 if TYPE_CHECKING:
     from runtime_bench.peers import PeerDetector
-    from runtime_bench.views import ViewDetector, Waiting
+    from runtime_bench.views import ViewDetector
 
     Evaluated = FaceDetector | PeerDetector | ViewDetector
 
 
-_AHEAD = 2
+Item, Made = TypeVar("Item"), TypeVar("Made")
+
+_AHEAD = 4
 """Photographs. One would do if all took the same time."""
 
 
@@ -55,18 +57,26 @@ def protocol(size: tuple[int, int] | None) -> str:
     return f"letterbox-{size[0]}x{size[1]}" if size else "original"
 
 
-def _prepare_ahead(detector: Evaluated, dataset: WiderFace) -> Iterator[tuple[str, Future[Prepared | Waiting]]]:
-    """Photographs of ``dataset`` in order, the next ones being read and prepared in a thread while the network has its turn."""
+def _ahead(function: Callable[[Item], Made], items: Iterable[tuple[str, Item]]) -> Iterator[tuple[str, Future[Made]]]:
+    """``function`` of every item, in their order, with the item's name; made in a thread while the caller is busy with those before."""
     with ThreadPoolExecutor(1) as pool:
-        waiting: deque[tuple[str, Future[Prepared | Waiting]]] = deque()
+        waiting: deque[tuple[str, Future[Made]]] = deque()
         try:
-            for name in dataset.faces:
-                waiting.append((name, pool.submit(lambda path: detector.prepare(load_image(path)), dataset.images / name)))
+            for name, item in items:
+                waiting.append((name, pool.submit(function, item)))
                 if len(waiting) > _AHEAD:
                     yield waiting.popleft()
             yield from waiting
-        finally:  # also where the evaluation has been given up
+        except BaseException:  # the evaluation has been given up
             pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _answers(detector: Evaluated, dataset: WiderFace) -> Iterator[tuple[str, Future]]:
+    """What the network says to each photograph: while it runs, the next ones are read and prepared, and the last ones postprocessed."""
+    paths = ((name, dataset.images / name) for name in dataset.faces)
+    prepared = _ahead(lambda path: detector.prepare(load_image(path)), paths)
+    return _ahead(lambda photograph: detector.run(photograph.result()), prepared)
 
 
 def evaluate(detector: Evaluated, dataset: WiderFace, label: str) -> Evaluation:
@@ -81,10 +91,9 @@ def evaluate(detector: Evaluated, dataset: WiderFace, label: str) -> Evaluation:
         UserError: all have failed.
     """
     detections, times, failed, why, network_ms = {}, [], [], "", 0.0
-    prepared = _prepare_ahead(detector, dataset)
-    for name, photograph in tqdm(prepared, total=len(dataset), desc=label, unit="image", disable=None, leave=False):
+    for name, answer in tqdm(_answers(detector, dataset), total=len(dataset), desc=label, unit="image", disable=None, leave=False):
         try:
-            detections[name], stage = detector.find(photograph.result(), EVALUATION)
+            detections[name], stage = detector.finish(answer.result(), EVALUATION)
             times.append((stage.preprocess, stage.postprocess))
             network_ms += stage.network
         except UserError as error:

@@ -22,7 +22,7 @@ from model.errors import UserError
 from model.files import sha256, size_bytes
 from model.postprocess import Detections, Thresholds
 from model.preprocess import InputSpec, NetworkInput, prepare
-from runtime_bench.detect import FaceDetector, Prepared, StageTimes, check_finite, torch_detector
+from runtime_bench.detect import Answered, FaceDetector, Prepared, StageTimes, check_finite, torch_detector
 from runtime_bench.runtimes.onnxruntime import OnnxFile
 
 STRIDES = (8, 16, 32)
@@ -90,7 +90,7 @@ class PeerDetector:
 
     def detect(self, image: np.ndarray, thresholds: Thresholds) -> tuple[Detections, StageTimes]:
         """Find the faces of ``(H, W, 3)`` uint8 RGB; a :class:`UserError` where the file is of another kind."""
-        return self.find(self.prepare(image), thresholds)
+        return self.finish(self.run(self.prepare(image)), thresholds)
 
     def prepare(self, image: np.ndarray) -> Prepared:
         start = time.thread_time()
@@ -98,19 +98,22 @@ class PeerDetector:
         tensor = prepare(padded, self.kind.input).tensor
         return Prepared(NetworkInput(tensor, *scale), 1e3 * (time.thread_time() - start))
 
-    def find(self, photograph: Prepared, thresholds: Thresholds) -> tuple[Detections, StageTimes]:
-        tensor, scale = photograph.input.tensor, (photograph.input.scale_x, photograph.input.scale_y)
+    def run(self, photograph: Prepared) -> Answered:
         start = time.perf_counter()
-        outputs = self.runtime.run(tensor)
-        run_at = time.perf_counter()
+        outputs = self.runtime.run(photograph.input.tensor)
+        return Answered(photograph, outputs, 1e3 * (time.perf_counter() - start))
+
+    def finish(self, answered: Answered, thresholds: Thresholds) -> tuple[Detections, StageTimes]:
+        start = time.thread_time()
+        prepared, outputs = answered.photograph.input, answered.outputs
+        tensor, scale = prepared.tensor, (prepared.scale_x, prepared.scale_y)
         check_finite(outputs, self.runtime.name)
         try:
             scores, boxes, landmarks = self.kind.decode(outputs, *tensor.shape[2:])
         except (IndexError, TypeError, ValueError) as error:
             raise UserError(f"the file is no {self.kind.name}: its outputs do not fit a picture of {tensor.shape[2:]} ({error})") from None
         detections = _suppress(scores, boxes / np.float32(scale * 2), landmarks / np.float32(scale), thresholds)
-        end = time.perf_counter()
-        return detections, StageTimes(photograph.ms, 1e3 * (run_at - start), 1e3 * (end - run_at))
+        return detections, StageTimes(answered.photograph.ms, answered.ms, 1e3 * (time.thread_time() - start))
 
 
 def letterbox(image: np.ndarray, size: tuple[int, int] | None) -> tuple[np.ndarray, tuple[float, float]]:

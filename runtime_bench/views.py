@@ -122,8 +122,12 @@ class ViewDetector:
     def prepare(self, image: np.ndarray) -> Waiting:
         return Waiting(image)
 
-    def find(self, photograph: Waiting, thresholds: Thresholds) -> tuple[Detections, StageTimes]:
-        """As :meth:`runtime_bench.detect.FaceDetector.find`; times are not measured."""
+    def run(self, photograph: Waiting) -> Waiting:
+        """Nothing: every view is looked at, and let go, by :meth:`finish`."""
+        return photograph
+
+    def finish(self, photograph: Waiting, thresholds: Thresholds) -> tuple[Detections, StageTimes]:
+        """As :meth:`runtime_bench.detect.FaceDetector.finish`, the network included; times are not measured."""
         raw = Thresholds(thresholds.score, nms_iou=1.0, top_k=thresholds.top_k, keep=thresholds.top_k)
         views = self.views(*photograph.image.shape[:2])
         seen = [found for _, found in look(self.detector, photograph.image, views, raw)]

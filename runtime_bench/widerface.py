@@ -261,13 +261,12 @@ def _area(counts: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Area under the envelope of precision over recall (VOC 2010 and later), percent; NaN where there is no face.
 
     Args:
-        counts: ``(..., LEVELS, 2)`` detections that count and faces found, at each level.
+        counts: ``(..., LEVELS, 2)`` float64, detections that count and faces found, at each level.
         faces: ``(...)`` how many there are to find.
     """
     counted, hits = counts[..., 0], counts[..., 1]
-    total = np.where(faces > 0, faces, np.nan)[..., None]
-    ends = np.zeros_like(total)
-    recall = np.concatenate([ends, hits / total, ends + 1], axis=-1)
-    precision = np.concatenate([ends, np.divide(hits, counted, out=np.zeros(counted.shape), where=counted > 0), ends], axis=-1)
+    precision = np.divide(hits, counted, out=np.zeros_like(counted), where=counted > 0)
     envelope = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
-    return 100.0 * np.sum(np.diff(recall, axis=-1) * envelope[..., 1:], axis=-1)
+    # Beyond the last level recall would go on to 1 at a precision of 0.
+    gained = np.diff(hits, axis=-1, prepend=0)
+    return 100.0 * np.einsum("...l,...l->...", gained, envelope) / np.where(faces > 0, faces, np.nan)

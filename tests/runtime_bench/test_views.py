@@ -68,7 +68,8 @@ def test_a_mirrored_photograph_has_the_same_faces(public_retinaface):
     image = load_image(PORTRAIT)
     detector = ViewDetector(torch_detector(public_retinaface, None), PROTOCOLS["original-flip"])
     found, mirrored = (
-        detector.find(detector.prepare(photograph), EVALUATION)[0] for photograph in (image, np.ascontiguousarray(image[:, ::-1]))
+        detector.finish(detector.run(detector.prepare(photograph)), EVALUATION)[0]
+        for photograph in (image, np.ascontiguousarray(image[:, ::-1]))
     )
     back = unmirror(mirrored, image.shape[1])
     np.testing.assert_allclose(back.boxes[0], found.boxes[0], atol=0.01)
