@@ -16,6 +16,7 @@
 #   LIMIT=N               only the first N images
 #   CALIBRATION="DIR DIR" photographs that INT8 is calibrated with (default: WIDER's training images, else PEOPLE, else samples);
 #   FORMATS="onnx tflite coreml"  what make quantize makes INT8 artifacts for (default: those that have the route)
+#   INTEGERS=int8         what make quantize writes: int8; TFLite also int8io (8 bits in and out) and int16 (activations); Core ML also w8
 #   METHOD=mse            how ranges are found: mse, percentile, min-max, entropy; RECIPE=FILE layers in float; MAX_DROP=0.5 points of AP
 #   THREADS=1             of the latency measurements
 #   COMPARE=OLD.json      make bench-...: print what changed since, beyond noise, and fail beyond a limit; RESUME=1 goes on after Ctrl-C
@@ -65,6 +66,7 @@ TEACHER ?= $(PUBLIC_RETINAFACE)
 CALIBRATION ?= $(or $(wildcard $(WIDER)/train/images),$(PEOPLE))
 METHOD ?=
 RECIPE ?=
+INTEGERS ?=
 MAX_DROP ?=
 
 PY := .venv/bin/python
@@ -253,7 +255,7 @@ INT8_SOURCES = $(if $(filter onnx,$(FORMATS)),$(ONNX_ARTIFACTS)) $(foreach forma
 CALIBRATE = $(if $(CALIBRATION),--photos $(CALIBRATION)) $(if $(METHOD),--method $(METHOD))
 
 quantize: $(addsuffix /detector.json,$(INT8_SOURCES)) ## INT8 artifacts of VARIANT, DCN, SIZE, FORMATS, and what that costs
-	$(PY) -m quantize run $(INT8_SOURCES) $(CALIBRATE) $(if $(RECIPE),--recipe "$(RECIPE)") $(if $(MAX_DROP),--max-drop $(MAX_DROP)) \
+	$(PY) -m quantize run $(INT8_SOURCES) $(CALIBRATE) $(if $(INTEGERS),--precision $(INTEGERS)) $(if $(RECIPE),--recipe "$(RECIPE)") $(if $(MAX_DROP),--max-drop $(MAX_DROP)) \
 	  --threads $(THREADS) --json "$(OUT)/bench/int8.json" \
 	  $(if $(WIDER),--wider "$(WIDER)" $(if $(LIST),--list "$(LIST)")) $(if $(LIMIT),--limit $(LIMIT))
 

@@ -45,6 +45,8 @@ def check(path: Path, format: str) -> Artifact:
         raise UserError(f"{path} is {manifest.format}; the app runs {format}: make export-{format}")
     if manifest.input.size is None:
         raise UserError(f"{path} takes any size; the app needs a fixed one: make export-{format}")
+    if manifest.precision == "int8io":
+        raise UserError(f"{path} takes and gives integers; the app feeds float32: make quantize INTEGERS=int8")
     return artifact
 
 

@@ -81,8 +81,9 @@ class Target(NamedTuple):
     limits: Limits
     suffix: str | None = None
     """Of the model file, where it is not the format's name."""
-    dtype: Literal["float32", "image"] = "float32"
+    dtype: Literal["float32", "image", "int8"] = "float32"
     """Of the input, see :class:`model.artifact.InputTensor`."""
+    output_dtype: Literal["float32", "int8"] = "float32"
 
 
 def package(
@@ -124,7 +125,8 @@ def package(
             reference=describe_file(folder / REFERENCE),
             input=_input_tensor(config, target),
             outputs=tuple(
-                OutputTensor(name, name, (1, _anchor_count(config, target.size), *rest)) for name, rest in outputs_of(config).items()
+                OutputTensor(name, name, (1, _anchor_count(config, target.size), *rest), target.output_dtype)
+                for name, rest in outputs_of(config).items()
             ),
             anchors=AnchorSpec(config.strides, config.min_sizes, config.variances),
             thresholds=Thresholds(),

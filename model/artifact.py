@@ -48,10 +48,10 @@ class InputTensor(InputSpec, frozen=True, forbid_unknown_fields=True):
     """The network's only input; the shape's axes are those of ``layout``."""
 
     name: str = "image"
-    dtype: Literal["float32", "image"] = "float32"
+    dtype: Literal["float32", "image", "int8"] = "float32"
     """``float32``: fed as :func:`model.preprocess.prepare` makes it. ``image``: the model file takes a picture of 8 bits a channel in the
     platform's own type, and itself does what ``colour_order``, ``mean`` and ``scale`` say; whoever letterboxes still fills the border with
-    the mean's colour."""
+    the mean's colour. ``int8``: the former in the scale and zero point that the model file says."""
     shape: tuple[Extent, Extent, Extent, Extent] = (1, 3, None, None)
 
     @property
@@ -68,7 +68,8 @@ class OutputTensor(Struct, frozen=True, forbid_unknown_fields=True):
     meaning: Literal["scores", "box_deltas", "landmark_deltas"]
     """``scores``: face probability; the other two as :mod:`model.postprocess` decodes them."""
     shape: tuple[Extent, ...]
-    dtype: Literal["float32"] = "float32"
+    dtype: Literal["float32", "int8"] = "float32"
+    """``int8``: in the scale and zero point that the model file says."""
 
 
 class AnchorSpec(Struct, frozen=True, forbid_unknown_fields=True):

@@ -17,6 +17,7 @@ from model.cli import Parser, positive, run_command
 from model.errors import UserError
 from model.files import scratch_folder, write_json
 from quantize.calibration import METHODS, PHOTOGRAPHS
+from quantize.network import PRECISIONS, WEIGHTS_ONLY
 from quantize.recipe import Recipe, read_recipe
 from runtime_bench.options import add_dataset, open_dataset
 from runtime_bench.samples import PORTRAIT
@@ -46,6 +47,14 @@ def main() -> int:
     )
     run.add_argument("artifacts", type=Path, nargs="+", metavar="ARTIFACT", help="FP32 artifact folder, onnx, tflite or coreml")
     _add_calibration(run)
+    run.add_argument(
+        "--precision",
+        nargs="+",
+        choices=list(PRECISIONS),
+        metavar="P",
+        help=f"{'; '.join(f'{name}: {what}' for name, what in PRECISIONS.items())}"
+        "; tflite is made in the first three, coreml in the first and the last, onnx in the first (default: int8, and w8 for coreml)",
+    )
     run.add_argument("--recipe", type=Path, metavar="FILE", help="which layers stay in float (default: the first nine and the heads)")
     run.add_argument("--max-drop", type=float, default=MAX_DROP, metavar="AP", help="points of AP on each subset (default: %(default)s)")
     add_dataset(run)
@@ -80,7 +89,9 @@ def _add_calibration(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--count", type=positive, default=PHOTOGRAPHS, metavar="N", help="how many of them to choose (default: %(default)s)"
     )
-    parser.add_argument("--method", choices=METHODS, help=f"how ranges are found (default: the recipe's, or {next(iter(METHODS))})")
+    parser.add_argument(
+        "--method", choices=METHODS, help=f"how ranges are found (default: the recipe's, or {next(iter(METHODS))}, or min-max with int16)"
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -101,9 +112,11 @@ def _run(args: argparse.Namespace) -> int:
             raise UserError(f"{args.recipe} is for {recipe.variant}-{recipe.dcn} in {recipe.format}, {path.name} is not that")
         print(f"{fp32.name}:", file=sys.stderr, flush=True)
         calibrated = calibrate(fp32, _choose(args, fp32), _show_stage)
-        method = args.method or (recipe.method if recipe else next(iter(METHODS)))
         kept = recipe.kept if recipe else calibrated.network.kept
-        for precision in calibrated.precisions:
+        for precision in args.precision or [common for common in ("int8", WEIGHTS_ONLY) if common in calibrated.network.precisions]:
+            # 16 bits have room for all that was seen.
+            usual = "min-max" if precision == "int16" else next(iter(METHODS))
+            method = args.method or (recipe.method if recipe else usual)
             judgements.append(_make(args, calibrated, precision, method, kept, references))
             write_json(args.json, judgements)
             if not judgements[-1].passed:

@@ -24,7 +24,7 @@ from model.artifact import Artifact, RuntimeSpec
 from model.checkpoint import Checkpoint
 from model.preprocess import InputSpec
 from quantize.calibration import Range
-from quantize.network import FIRST
+from quantize.network import FIRST, WEIGHTS_ONLY
 from quantize.weights import quantize_weight
 from runtime_bench.detect import FaceDetector, artifact_detector
 from runtime_bench.mil import Program
@@ -54,8 +54,7 @@ class CoremlInt8:
     """
 
     layout = "NCHW"
-    runtime = RuntimeSpec("coreml", INTEGER_IOS)
-    weights_only = RuntimeSpec("coreml", MINIMUM_IOS)
+    precisions = {"int8": RuntimeSpec("coreml", INTEGER_IOS), WEIGHTS_ONLY: RuntimeSpec("coreml", MINIMUM_IOS)}
 
     def __init__(self, checkpoint: Checkpoint, dcn: str, size: tuple[int, int]) -> None:
         config = checkpoint.detector.config
@@ -80,7 +79,12 @@ class CoremlInt8:
                 yield ((name, values) for name, values in program.watch(picture(tensor, self._input)) if name in self._watched)
 
     def write(
-        self, path: Path, ranges: Mapping[str, Range] | None, kept: Collection[str] = (), only: Collection[str] | None = None
+        self,
+        path: Path,
+        ranges: Mapping[str, Range] | None,
+        kept: Collection[str] = (),
+        only: Collection[str] | None = None,
+        precision: str = "int8",
     ) -> None:
         becoming = {name for name in self.layers if name not in kept and (only is None or name in only)}
         quantized(self._model, becoming, ranges, self._throughout, alone=only is not None).save(str(path))

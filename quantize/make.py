@@ -18,7 +18,7 @@ from model.checkpoint import Checkpoint, load_checkpoint
 from model.errors import UserError
 from model.files import write_json
 from quantize.calibration import CalibrationSet, Histogram, Range, find_ranges, observe
-from quantize.network import WEIGHTS_ONLY, Int8Network, int8_network
+from quantize.network import PRECISIONS, WEIGHTS_ONLY, Int8Network, int8_network
 
 RECORD = "quantization.json"
 """In the artifact: how it was made."""
@@ -69,11 +69,6 @@ class Calibrated:
         """Of the activations; ``None`` where they stay in float."""
         return None if precision == WEIGHTS_ONLY else find_ranges(self.histograms, method)
 
-    @property
-    def precisions(self) -> tuple[str, ...]:
-        """What is made of it."""
-        return ("int8",) if self.network.weights_only is None else ("int8", WEIGHTS_ONLY)
-
     def record(self, method: str, kept: Sequence[str]) -> Record:
         dead = tuple(name for name, histogram in self.histograms.items() if not histogram.reached)
         return Record(method, tuple(kept), len(self.photographs.photographs), self.photographs.digest(), dead)
@@ -83,7 +78,7 @@ def require_quantizable(artifact: Artifact) -> None:
     """Raise a :class:`UserError` for an artifact that is not FP32, or of a route that has no INT8."""
     precision = artifact.manifest.precision
     if precision != "fp32":
-        already = "it is INT8 already" if precision in ("int8", WEIGHTS_ONLY) else f"it is {precision}"
+        already = "it is quantized already" if precision in PRECISIONS else f"it is {precision}"
         raise UserError(f"{artifact.path}: {already}; quantize the FP32 artifact of the same network")
     if (artifact.manifest.format, artifact.manifest.dcn) == ("coreml", "custom"):
         raise UserError(
@@ -111,13 +106,19 @@ def calibrate(artifact: Artifact, photographs: CalibrationSet, progress: Progres
 
 
 def write_int8(calibrated: Calibrated, method: str, kept: Sequence[str], out: Path, progress: Progress, precision: str = "int8") -> Parity:
-    """Write an INT8 artifact, as :func:`export.package.package` does, with :data:`RECORD` in it. ``precision`` is one of
-    :attr:`Calibrated.precisions`.
+    """Write a quantized artifact, as :func:`export.package.package` does, with :data:`RECORD` in it. ``precision`` is one of
+    :data:`quantize.network.PRECISIONS`.
 
     Raises:
-        UserError: a layer that is to be kept is not there, or the runtime refuses the file. Then nothing is written.
+        UserError: the format is not made in this precision, a layer that is to be kept is not there, or the runtime refuses the file.
+            Then nothing is written.
     """
     network, manifest = calibrated.network, calibrated.artifact.manifest
+    if precision not in network.precisions:
+        raise UserError(
+            f"{calibrated.artifact.name}: {manifest.format} of route {manifest.dcn} is not made in {precision}; "
+            f"there are {', '.join(network.precisions)}"
+        )
     unknown = sorted(set(kept) - set(network.layers))
     if unknown:
         raise UserError(f"no layer {unknown[0]!r} in {calibrated.artifact.name}; python -m quantize sensitivity lists its layers")
@@ -127,14 +128,15 @@ def write_int8(calibrated: Calibrated, method: str, kept: Sequence[str], out: Pa
         manifest.dcn,
         manifest.input.size,
         network.layout,
-        network.weights_only if precision == WEIGHTS_ONLY else network.runtime,
+        network.precisions[precision],
         _LIMITS,
         Path(manifest.model.name).suffix[1:],
-        manifest.input.dtype,
+        "int8" if precision == "int8io" else manifest.input.dtype,
+        "int8" if precision == "int8io" else "float32",
     )
 
     def make_model(path: Path) -> None:
-        network.write(path, calibrated.ranges(method, precision), kept)
+        network.write(path, calibrated.ranges(method, precision), kept, precision=precision)
         write_json(path.parent / RECORD, calibrated.record(method, kept))
 
     return package(calibrated.checkpoint, target, out, make_model, network.detectors, progress)

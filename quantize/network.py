@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
-from model.artifact import Artifact, RuntimeSpec
-from model.checkpoint import Checkpoint
 from model.errors import UserError
-from quantize.calibration import Range
-from runtime_bench.detect import FaceDetector
+
+if TYPE_CHECKING:  # they import torch
+    import numpy as np
+
+    from model.artifact import Artifact, RuntimeSpec
+    from model.checkpoint import Checkpoint
+    from quantize.calibration import Range
+    from runtime_bench.detect import FaceDetector
 
 FIRST = 9
 """Layers that are better kept in float: few channels, on maps of more than an eighth of the input's size and up to the first of that size.
@@ -23,7 +25,13 @@ scale."""
 
 
 WEIGHTS_ONLY = "w8"
-"""Precision of an artifact whose weights are integers and whose activations are not; ``int8`` is that of others."""
+PRECISIONS = {
+    "int8": "weights and activations of 8 bits, float32 in and out",
+    "int8io": "the same with 8 bits in and out",
+    "int16": "weights of 8 bits, activations of 16, float32 in and out",
+    WEIGHTS_ONLY: "weights of 8 bits, activations in float",
+}
+"""Of quantized artifacts."""
 
 
 class Int8Network(Protocol):
@@ -31,9 +39,8 @@ class Int8Network(Protocol):
 
     layout: str
     """Of the input, ``NCHW`` or ``NHWC``."""
-    runtime: RuntimeSpec
-    weights_only: RuntimeSpec | None
-    """What a file needs of which the weights alone are integer, ``None`` where such files are not made."""
+    precisions: Mapping[str, RuntimeSpec]
+    """Which of :data:`PRECISIONS` it is made in, and what each needs."""
     layers: tuple[str, ...]
     """Convolutions and matrix products that become integer unless they are kept, in the order in which they run."""
     kept: tuple[str, ...]
@@ -44,15 +51,21 @@ class Int8Network(Protocol):
         ...
 
     def write(
-        self, path: Path, ranges: Mapping[str, Range] | None, kept: Collection[str] = (), only: Collection[str] | None = None
+        self,
+        path: Path,
+        ranges: Mapping[str, Range] | None,
+        kept: Collection[str] = (),
+        only: Collection[str] | None = None,
+        precision: str = "int8",
     ) -> None:
         """Write the quantized model.
 
         Args:
             path: of the file.
-            ranges: of the activations, by name; ``None`` for weights alone, where such files are made.
+            ranges: of the activations, by name; ``None`` for weights alone.
             kept: layers that stay in float.
             only: layers that become integer, all else stays; ``None`` for all but the kept ones.
+            precision: one of :attr:`precisions`.
         """
         ...
 

@@ -52,11 +52,12 @@ class OnnxInt8:
     """
 
     layout = "NCHW"
-    weights_only = None
 
     def __init__(self, checkpoint: Checkpoint, dcn: str, size: tuple[int, int] | None) -> None:
         needs = ROUTES[dcn].needs if dcn != "none" else NO_ROUTE
-        self.runtime = RuntimeSpec("onnxruntime", needs.onnxruntime, needs.library)
+        runtime = RuntimeSpec("onnxruntime", needs.onnxruntime, needs.library)
+        # ONNX Runtime has no kernels for activations of 16 bits: such a file would be computed in float, operator by operator.
+        self.precisions = {"int8": runtime}
         model = apply_rewrites(checkpoint.detector, dcn)
         self.model = simplify(convert_to_onnx(model, checkpoint.detector.config.variant, needs.opset, size))
         self._constants = {tensor.name: tensor for tensor in self.model.graph.initializer}
@@ -85,14 +86,21 @@ class OnnxInt8:
             model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
         options = session_options(torch.get_num_threads())
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # which would fuse activations away
-        if self.runtime.library is not None:
-            options.register_custom_ops_library(str(library_path(self.runtime.library)))
+        if (library := self.precisions["int8"].library) is not None:
+            options.register_custom_ops_library(str(library_path(library)))
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs() if output.type == "tensor(float)"]
         for tensor in tensors:
             yield zip((*names, "image"), (*session.run(names, {"image": tensor}), tensor), strict=True)
 
-    def write(self, path: Path, ranges: Mapping[str, Range], kept: Collection[str] = (), only: Collection[str] | None = None) -> None:
+    def write(
+        self,
+        path: Path,
+        ranges: Mapping[str, Range],
+        kept: Collection[str] = (),
+        only: Collection[str] | None = None,
+        precision: str = "int8",
+    ) -> None:
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
         # Types are enough for the quantizer, and operators of ours hide them from ONNX's inference.

@@ -40,7 +40,7 @@ def candidate(
     """A quantized model in ``folder`` that can be run as the FP32 artifact can, but is no artifact of its own."""
     path = folder / artifact.manifest.model.name
     network.write(path, ranges, **choice)
-    return Artifact(folder, msgspec.structs.replace(artifact.manifest, model=describe_file(path), runtime=network.runtime))
+    return Artifact(folder, msgspec.structs.replace(artifact.manifest, model=describe_file(path), runtime=network.precisions["int8"]))
 
 
 def measure_sensitivity(

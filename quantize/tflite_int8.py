@@ -42,8 +42,18 @@ _COMPUTING = {
 """Operators whose inputs and outputs may each have a scale of its own."""
 _COORDINATES = (_Op.FLOOR, _Op.CAST)
 """What they read is a place in a feature map: eight bits tell 256 apart, a map is 80 wide and samples lie between its pixels."""
-_VERSIONS = {_Op.CONV_2D: 3, _Op.DEPTHWISE_CONV_2D: 3, _Op.ELU: 1, _Op.QUANTIZE: 1, _Op.RELU_N1_TO_1: 1, _Op.RESHAPE: 1}
-"""Of operators on int8, where they are not 2."""
+_VERSIONS = {
+    8: {_Op.CONV_2D: 3, _Op.DEPTHWISE_CONV_2D: 3, _Op.ELU: 1, _Op.LEAKY_RELU: 1, _Op.QUANTIZE: 1, _Op.RELU_N1_TO_1: 1, _Op.RESHAPE: 1},
+    16: {
+        **dict.fromkeys((_Op.RESHAPE, _Op.STRIDED_SLICE), 1),
+        **dict.fromkeys((_Op.LEAKY_RELU, _Op.QUANTIZE), 2),
+        **dict.fromkeys((_Op.CONV_2D, _Op.GATHER, _Op.MAXIMUM, _Op.MINIMUM, _Op.MUL, _Op.RESIZE_NEAREST_NEIGHBOR, _Op.SLICE), 4),
+        **dict.fromkeys((_Op.DEPTHWISE_CONV_2D, _Op.SUB, _Op.TRANSPOSE), 5),
+    },
+}
+"""Of operators on activations of so many bits, where they are not 2, or 3 with 16."""
+_NARROW = {_Op.DEPTH_TO_SPACE, _Op.ELU, _Op.RELU_N1_TO_1, _Op.SUM}
+"""Operators that LiteRT has for 8 bits and not for 16."""
 
 
 class TfliteInt8:
@@ -56,11 +66,11 @@ class TfliteInt8:
     """
 
     layout = "NHWC"
-    weights_only = None
 
     def __init__(self, checkpoint: Checkpoint, dcn: str, size: tuple[int, int]) -> None:
         library = TFLITE_ROUTES[dcn].needs.library if dcn != "none" else None
-        self.runtime = RuntimeSpec("litert", MINIMUM_LITERT, library)
+        self.library = library
+        self.precisions = dict.fromkeys(("int8", "int8io", "int16"), RuntimeSpec("litert", MINIMUM_LITERT, library))
         self._checkpoint = checkpoint
         deployed = apply_rewrites(checkpoint.detector, dcn, (), TFLITE_ROUTES, MOBILE_REWRITES)
         self.model = convert_to_tflite(deployed, checkpoint.detector.config.variant, size, lambda stage: None)
@@ -87,7 +97,7 @@ class TfliteInt8:
         (graph,) = self.model.subgraphs
         made = {int(tensor) for operator in graph.operators for tensor in operator.outputs} | {int(graph.inputs[0])}
         wanted = [index for index in sorted(made) if graph.tensors[index].type == schema.TensorType.FLOAT32]
-        delegates = [load_delegate(str(library_path(self.runtime.library)))] if self.runtime.library else []
+        delegates = [load_delegate(str(library_path(self.library)))] if self.library else []
         with quiet_litert():
             interpreter = Interpreter(
                 model_content=pack_model(self.model),
@@ -106,9 +116,16 @@ class TfliteInt8:
     def detectors(self, artifact: Artifact) -> Iterator[FaceDetector]:
         return both_ways(artifact)
 
-    def write(self, path: Path, ranges: Mapping[str, Range], kept: Collection[str] = (), only: Collection[str] | None = None) -> None:
+    def write(
+        self,
+        path: Path,
+        ranges: Mapping[str, Range],
+        kept: Collection[str] = (),
+        only: Collection[str] | None = None,
+        precision: str = "int8",
+    ) -> None:
         model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(pack_model(self.model), 0))
-        _Pass(model, ranges).run(kept, only)
+        _Pass(model, ranges, bits=16 if precision == "int16" else 8).run(kept, only, integer_ends=precision == "int8io")
         _shorten_names(model)
         if (path.parent / REFERENCE).is_file():
             describe(model, self._checkpoint, path.parent.name, path.parent / REFERENCE)
@@ -116,15 +133,18 @@ class TfliteInt8:
 
 
 class _Pass:
-    """One model on its way from float to int8; tensors and operators are numbered as in the file."""
+    """One model on its way from float to integers; tensors and operators are numbered as in the file. Weights have 8 bits, activations
+    ``bits``, 8 or 16; those of 16 are symmetric."""
 
-    def __init__(self, model: schema.ModelT, ranges: Mapping[str, Range]) -> None:
+    def __init__(self, model: schema.ModelT, ranges: Mapping[str, Range], bits: int) -> None:
         self.model, (self.graph,) = model, model.subgraphs
         self.codes = [code.builtinCode for code in model.operatorCodes]
         self.ranges = ranges
+        self.bits = bits
+        self.type, self.dtype = (schema.TensorType.INT8, np.int8) if bits == 8 else (schema.TensorType.INT16, np.int16)
         self.constants = _constants(model)
         self.integer: dict[int, int] = {}
-        """The int8 tensor of a float one."""
+        """The integer tensor of a float one."""
         self.float = set(self.activations(self.graph.inputs))
         """Float tensors that something computes."""
         self.shared: dict[int, Range] = {}
@@ -139,9 +159,15 @@ class _Pass:
     def _is_float(self, tensor: int) -> bool:
         return tensor >= 0 and self.graph.tensors[tensor].type == schema.TensorType.FLOAT32
 
-    def run(self, kept: Collection[str], only: Collection[str] | None) -> None:
-        becoming = self._choose(kept, only)
+    def run(self, kept: Collection[str], only: Collection[str] | None, integer_ends: bool) -> None:
+        """Args:
+        kept, only: see :meth:`quantize.network.Int8Network.write`.
+        integer_ends: whether the network's input and outputs become integer too.
+        """
+        becoming = self._choose(kept, only, integer_ends)
         self.shared = self._share_ranges(becoming)
+        if integer_ends:
+            self._take_integers()
         for operator in self.graph.operators:
             inputs, outputs = self.activations(operator.inputs), self.activations(operator.outputs)
             if id(operator) in becoming:
@@ -156,15 +182,36 @@ class _Pass:
                 self.float.update(outputs)
             self.done.append(operator)
         for tensor in self.activations(self.graph.outputs):
-            self._need_float(tensor)
+            (self._need_integer if integer_ends else self._need_float)(tensor)
+        if integer_ends:
+            self._name_ends()
         self.graph.operators = self.done
         drop_unused_tensors(self.model)
 
-    def _choose(self, kept: Collection[str], only: Collection[str] | None) -> set[int]:
+    def _take_integers(self) -> None:
+        """Let integers come in."""
+        (tensor,) = map(int, self.graph.inputs)
+        self.float.discard(tensor)
+        self.integer[tensor] = self._integer_tensor(tensor)
+
+    def _name_ends(self) -> None:
+        """Let the integer tensors be the network's input and outputs, by the names of the float ones."""
+        ends = {int(tensor) for tensor in (*self.graph.inputs, *self.graph.outputs)}
+        for tensor in ends:
+            integer = self.graph.tensors[self.integer[tensor]]
+            integer.name, self.graph.tensors[tensor].name = self.graph.tensors[tensor].name, integer.name
+        self.graph.inputs, self.graph.outputs = (
+            np.int32([self.integer[int(tensor)] for tensor in side]) for side in (self.graph.inputs, self.graph.outputs)
+        )
+        for signature in self.model.signatureDefs or []:
+            for entry in (*signature.inputs, *signature.outputs):
+                entry.tensorIndex = self.integer[entry.tensorIndex]
+
+    def _choose(self, kept: Collection[str], only: Collection[str] | None, integer_ends: bool) -> set[int]:
         """Which operators become integer, by identity: convolutions, and what is fed by them."""
         coordinates: set[int] = set()
         weighted: set[int] = set()
-        """Tensors with a convolution behind them; what has none is decoding, and stays in float."""
+        """Tensors with a convolution behind them; what has none is decoding, and stays in float unless the outputs are integers."""
         for operator in reversed(self.graph.operators):
             outputs = set(map(int, operator.outputs))
             if self.code(operator) in _COORDINATES or (outputs & coordinates and self.code(operator) not in _AXIS):
@@ -189,12 +236,13 @@ class _Pass:
                 continue
             if code in _AXIS:
                 becomes = int(operator.inputs[1]) in self.constants and name not in kept and (only is None or name in only)
-            elif only is not None or not outputs or coordinates & {*inputs, *outputs}:
+            elif only is not None or not outputs or coordinates & {*inputs, *outputs} or (self.bits == 16 and code in _NARROW):
                 becomes = False
             elif code in _MOVING:
                 becomes = bool(inputs) and integer.issuperset(inputs)
             else:
-                becomes = bool(integer & set(inputs)) and (code in _COMPUTING or (code == _Op.LOGISTIC and bool(weighted & set(outputs))))
+                sigmoid = code == _Op.LOGISTIC and (integer_ends or bool(weighted & set(outputs)))
+                becomes = bool(integer & set(inputs)) and (code in _COMPUTING or sigmoid)
             if becomes:
                 becoming.add(id(operator))
                 (sampled if code == _Op.GATHER else integer).update(outputs)
@@ -219,9 +267,12 @@ class _Pass:
                 first, *others = self.activations((*operator.inputs, *operator.outputs))
                 for other in others:
                     parent[root(other)] = root(first)
-        fixed = {int(op.outputs[0]) for op in self.graph.operators if id(op) in becoming and self.code(op) == _Op.LOGISTIC}
+        sigmoid = _SIGMOID[self.bits]
+        # An output has the range of a probability even where all that were seen have been small.
+        fixed = {index for index in map(int, self.graph.outputs) if self.graph.tensors[index].name == b"scores"}
+        fixed |= {int(op.outputs[0]) for op in self.graph.operators if id(op) in becoming and self.code(op) == _Op.LOGISTIC}
         for tensor in self.activations(range(len(self.graph.tensors))):
-            low, high = _SIGMOID if tensor in fixed else self.ranges.get(self.graph.tensors[tensor].name.decode(), (0.0, 0.0))
+            low, high = sigmoid if tensor in fixed else self.ranges.get(self.graph.tensors[tensor].name.decode(), (0.0, 0.0))
             before = groups.get(root(tensor), (0.0, 0.0))
             groups[root(tensor)] = min(low, before[0]), max(high, before[1])
         return {tensor: groups[root(tensor)] for tensor in self.activations(range(len(self.graph.tensors)))}
@@ -240,8 +291,8 @@ class _Pass:
         self.done.append(schema.OperatorT(opcodeIndex=self._opcode(code), inputs=np.int32([source]), outputs=np.int32([target])))
 
     def _opcode(self, code: int) -> int:
-        """The number of an operator code in its version for int8."""
-        version = _VERSIONS.get(code, 2)
+        """The number of an operator code in its version for such activations."""
+        version = _VERSIONS[self.bits].get(code, 2 if self.bits == 8 else 3)
         for index, entry in enumerate(self.model.operatorCodes):
             if (entry.builtinCode, entry.version) == (code, version):
                 return index
@@ -252,12 +303,14 @@ class _Pass:
     def _scale(self, tensor: int) -> tuple[float, int]:
         """Scale and zero point."""
         low, high = self.shared[tensor]
+        if self.bits == 16:
+            return max(-low, high, 1e-8) / 32767, 0
         scale = max(high - low, 1e-8) / 255
         return scale, round(-128 - low / scale)
 
     def _integer_tensor(self, tensor: int) -> int:
         scale, zero = self._scale(tensor)
-        return self._add(self.graph.tensors[tensor], None, schema.TensorType.INT8, [scale], [zero])
+        return self._add(self.graph.tensors[tensor], None, self.type, [scale], [zero])
 
     def _add(
         self, like: schema.TensorT, values: np.ndarray | None, kind: int, scale: Sequence[float], zero: Sequence[int], axis: int = 0
@@ -291,8 +344,12 @@ class _Pass:
             ]
             for tensor in bias:
                 steps = self._scale(data)[0] * scales.astype(np.float64)
-                whole = np.round(self._values(tensor) / steps).clip(-(2**31), 2**31 - 1).astype(np.int32)
-                converted.append(self._add(self.graph.tensors[tensor], whole, kinds.INT32, steps, np.zeros(len(steps))))
+                whole = np.round(self._values(tensor) / steps)
+                if self.bits == 8:
+                    whole, kind = whole.clip(-(2**31), 2**31 - 1).astype(np.int32), kinds.INT32
+                else:
+                    whole, kind = whole.astype(np.int64), kinds.INT64
+                converted.append(self._add(self.graph.tensors[tensor], whole, kind, steps, np.zeros(len(steps))))
         else:
             like = outputs[0] if code in _MOVING else None
             converted = [
@@ -300,6 +357,8 @@ class _Pass:
             ]
         operator.inputs, operator.outputs = np.int32(converted), np.int32(outputs)
         operator.opcodeIndex = self._opcode(code)
+        if self.bits == 16 and code in (_Op.ADD, _Op.SUB):
+            operator.builtinOptions.potScaleInt16 = False  # scales are no powers of two
 
     def _integer_constant(self, tensor: int, like: int | None) -> int:
         """A constant operand, with the scale of ``like`` where the operator asks for it."""
@@ -310,8 +369,9 @@ class _Pass:
         else:
             given = self.graph.tensors[like].quantization
             scale, zero = float(given.scale[0]), int(given.zeroPoint[0])
-        whole = (np.round(values / scale) + zero).clip(-128, 127).astype(np.int8)
-        return self._add(self.graph.tensors[tensor], whole, schema.TensorType.INT8, [scale], [zero])
+        limits = np.iinfo(self.dtype)
+        whole = (np.round(values / scale) + zero).clip(limits.min, limits.max).astype(self.dtype)
+        return self._add(self.graph.tensors[tensor], whole, self.type, [scale], [zero])
 
     def _store_weight(self, operator: schema.OperatorT) -> None:
         """The weight of an operator of ours, computed in float, as int8 in the file."""
@@ -323,8 +383,8 @@ class _Pass:
             self._insert(_Op.DEQUANTIZE, stored, weight)
 
 
-_SIGMOID = (0.0, 255 / 256)
-"""What LiteRT's kernels ask of a sigmoid's output."""
+_SIGMOID = {8: (0.0, 255 / 256), 16: (0.0, 32767 / 32768)}
+"""What LiteRT's kernels ask of a sigmoid's output, by bits."""
 
 
 def _shorten_names(model: schema.ModelT) -> None:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType, load_delegate
@@ -62,6 +64,31 @@ def open_interpreter(artifact: Artifact, threads: int, xnnpack: bool, keep_all: 
     return interpreter
 
 
+class _End:
+    """The input or an output: float32 on our side, on the model's side perhaps int8.
+
+    Args:
+        details: what LiteRT says of the tensor.
+        dtype: what the manifest says.
+        path: of the model, for the error.
+    """
+
+    def __init__(self, details: dict[str, Any], dtype: str, path: Path) -> None:
+        self.index: int = details["index"]
+        self._integer = dtype == "int8"
+        self._scale, self._zero = details["quantization"]
+        if details["dtype"] != (np.int8 if self._integer else np.float32) or (self._integer and not self._scale > 0):
+            raise UserError(f"{path}: {details['name']} is {np.dtype(details['dtype'])}, {MANIFEST} says {dtype}; export it again")
+
+    def rounded(self, values: np.ndarray) -> np.ndarray:
+        """As the model takes them."""
+        return (np.round(values / self._scale) + self._zero).clip(-128, 127).astype(np.int8) if self._integer else values
+
+    def widened(self, values: np.ndarray) -> np.ndarray:
+        """As the model gives them, in float32."""
+        return (values.astype(np.float32) - self._zero) * np.float32(self._scale) if self._integer else values
+
+
 class LiteRtRuntime:
     """Runs a TFLite artifact; raises as :func:`open_interpreter` does.
 
@@ -81,19 +108,19 @@ class LiteRtRuntime:
         self._interpreter = open_interpreter(artifact, threads, xnnpack)
         self._path = artifact.model_path
         inputs = self._interpreter.get_input_details()
-        indices = {tensor["name"]: tensor["index"] for tensor in self._interpreter.get_output_details()}
-        names = {output.meaning: output.name for output in artifact.manifest.outputs}
-        if len(inputs) != 1 or set(names.values()) - set(indices):
+        outputs = {tensor["name"]: tensor for tensor in self._interpreter.get_output_details()}
+        promised = artifact.manifest.outputs
+        if len(inputs) != 1 or {output.name for output in promised} - set(outputs):
             raise UserError(f"{self._path} has not the input and outputs that {MANIFEST} promises; export it again")
-        self._input = inputs[0]["index"]
-        self._outputs = {meaning: indices[name] for meaning, name in names.items()}
+        self._input = _End(inputs[0], artifact.manifest.input.dtype, self._path)
+        self._outputs = {output.meaning: _End(outputs[output.name], output.dtype, self._path) for output in promised}
 
     def run(self, tensor: np.ndarray) -> Outputs:
         try:
             # No copy where prepare() laid the tensor out for this artifact.
-            self._interpreter.set_tensor(self._input, np.ascontiguousarray(tensor.transpose(0, 2, 3, 1)))
+            self._interpreter.set_tensor(self._input.index, self._input.rounded(np.ascontiguousarray(tensor.transpose(0, 2, 3, 1))))
             self._interpreter.invoke()
-            values = {meaning: self._interpreter.get_tensor(index) for meaning, index in self._outputs.items()}
+            values = {meaning: end.widened(self._interpreter.get_tensor(end.index)) for meaning, end in self._outputs.items()}
         except (RuntimeError, ValueError) as error:
             raise UserError(f"{self._path}: LiteRT cannot run it: {' '.join(str(error).split())}") from None
         return first_of_batch(values, self._path)

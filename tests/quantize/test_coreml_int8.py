@@ -259,7 +259,7 @@ def test_the_command_writes_both_kinds(cli, retinaface, tmp_path):
         assert record["artifact"] in out
         code, _, err = cli("quantize", "run", artifact.path)
         assert code == 2
-        assert "INT8 already" in error_line(err)
+        assert "quantized already" in error_line(err)
 
 
 def test_the_older_format_is_refused(cli, tmp_path):

@@ -122,6 +122,68 @@ def test_tflite_keeps_to_the_specification(integer):
     assert kept == len(calibrated.network.kept)
 
 
+@pytest.fixture(scope="module")
+def of_precision(integer, tmp_path_factory):
+    """The public RetinaFace as TFLite in the other precisions."""
+    folder, made = tmp_path_factory.mktemp("precisions"), {}
+    for precision in ("int8io", "int16"):
+        calibrated = integer["tflite"][1]
+        write_int8(calibrated, "min-max", calibrated.network.kept, folder / precision, quietly, precision)
+        made[precision] = open_artifact(folder / precision)
+    return made
+
+
+def _noise(values, exact, scores):
+    """Share of noise where there are faces."""
+    faces = scores > 0.1
+    return np.square(values[faces] - exact[faces]).mean() / np.square(exact[faces]).mean()
+
+
+def test_integers_go_in_and_come_out(float_artifacts, of_precision):
+    artifact = of_precision["int8io"]
+    assert (artifact.manifest.input.dtype, {output.dtype for output in artifact.manifest.outputs}) == ("int8", {"int8"})
+    interpreter = Interpreter(str(artifact.model_path))
+    interpreter.allocate_tensors()
+    (entering,), leaving = interpreter.get_input_details(), interpreter.get_output_details()
+    assert {end["dtype"] for end in (entering, *leaving)} == {np.int8}
+    assert {end["name"] for end in leaving} == {"scores", "box_deltas", "landmark_deltas"}
+    signature = interpreter.get_signature_runner()
+    tensor = prepare(load_image(PORTRAIT), artifact.manifest.input, SIZE).tensor
+    scale, zero = entering["quantization"]
+    outputs = signature(image=np.clip(np.rint(tensor.transpose(0, 2, 3, 1) / scale) + zero, -128, 127).astype(np.int8))
+    exact = artifact_detector(float_artifacts["tflite"], 1).runtime.run(tensor)
+    ours = artifact_detector(artifact, 1).runtime.run(tensor)
+    for end in leaving:
+        scale, zero = end["quantization"]
+        values = scale * (outputs[end["name"]][0].astype(np.float64) - zero)
+        np.testing.assert_allclose(getattr(ours, end["name"]), values, rtol=1e-5, atol=1e-6)
+        assert _noise(values, getattr(exact, end["name"]), exact.scores) < 0.02
+
+
+def test_an_artifact_that_is_not_what_it_says_is_refused(integer, of_precision):
+    lying = msgspec.structs.replace(of_precision["int8io"], manifest=integer["tflite"][0].manifest)
+    with pytest.raises(UserError, match=r"is int8, detector.json says float32; export it again"):
+        artifact_detector(lying, 1)
+
+
+def test_activations_of_16_bits_are_nearly_exact(float_artifacts, integer, of_precision):
+    artifact, kinds = of_precision["int16"], schema.TensorType
+    (graph,) = read_model(artifact.model_path).subgraphs
+    integers = [tensor for tensor in graph.tensors if tensor.type == kinds.INT16]
+    assert len(integers) > 50
+    assert not any(np.any(tensor.quantization.zeroPoint) for tensor in integers)
+    assert not [tensor for tensor in graph.tensors if tensor.type == kinds.INT8 and tensor.buffer == 0]
+    assert {tensor.type for tensor in graph.tensors if tensor.type == kinds.INT64}
+    tensor = prepare(load_image(PORTRAIT), artifact.manifest.input, SIZE).tensor
+    exact, eight, sixteen = (
+        artifact_detector(side, 1).runtime.run(tensor) for side in (float_artifacts["tflite"], integer["tflite"][0], artifact)
+    )
+    for name in ("scores", "box_deltas", "landmark_deltas"):
+        coarse, fine = (_noise(getattr(side, name), getattr(exact, name), exact.scores) for side in (eight, sixteen))
+        assert fine < 1e-3
+        assert fine < coarse / 2
+
+
 @pytest.fixture(scope="module", params=["decomposed", "bounded"])
 def deformable(request, tmp_path_factory):
     """A small deformable network as INT8 TFLite: its route, model file, and the float artifact."""
@@ -130,7 +192,8 @@ def deformable(request, tmp_path_factory):
     export_tflite(checkpoint, request.param, "fp32", (64, 64), folder / "float", quietly)
     artifact = open_artifact(folder / "float")
     calibrated = calibrate(artifact, CalibrationSet(tuple(sorted(PORTRAIT.parent.glob("*.png")))[:4], 0), quietly)
-    write_int8(calibrated, "min-max", calibrated.network.kept, folder / "int8", quietly)
+    for precision in ("int8", "int8io"):
+        write_int8(calibrated, "min-max", calibrated.network.kept, folder / precision, quietly, precision)
     return request.param, folder / "int8" / "model.tflite", artifact
 
 
@@ -151,6 +214,8 @@ def test_a_bounded_network_is_integer_throughout(deformable):
     floats = [name for name, inputs, outputs in _operators(path) if schema.TensorType.FLOAT32 in inputs | outputs]
     # In at the front, three outputs at the back, and behind one of them the probability.
     assert sorted(floats) == ["DEQUANTIZE"] * 3 + ["LOGISTIC", "QUANTIZE", "RESHAPE"]
+    types = set().union(*(inputs | outputs for _, inputs, outputs in _operators(path.parents[1] / "int8io" / path.name)))
+    assert schema.TensorType.FLOAT32 not in types
 
 
 def test_coordinates_stay_in_float_and_pixels_do_not(deformable):
@@ -257,7 +322,10 @@ def test_the_command_passes_and_records(cli, float_artifacts, tmp_path):
     assert name in out
     code, _, err = cli("quantize", "run", tmp_path / name)
     assert code == 2
-    assert "INT8 already" in error_line(err)
+    assert "quantized already" in error_line(err)
+    code, _, err = cli("quantize", "run", path, "--count", 16, "--precision", "int16", "--out", tmp_path, "--json", tmp_path / "int16.json")
+    assert code == 2
+    assert "onnx of route none is not made in int16; there are int8" in error_line(err)
 
 
 def test_a_bad_model_is_not_shipped(cli, float_artifacts, tmp_path, monkeypatch):
