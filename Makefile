@@ -86,7 +86,7 @@ FIXED_SIZE = $(foreach precision,$(PRECISION),$(foreach size,$(filter-out dynami
 TFLITE_ARTIFACTS := $(call FIXED_SIZE,tflite)
 COREML_ARTIFACTS := $(call FIXED_SIZE,coreml)
 
-.PHONY: help all setup test test-accuracy golden test-android android-assets test-ios ios-assets lint summary export-onnx bench-onnx export-tflite bench-tflite export-coreml bench-coreml bench bench-ios bench-report bench-arm arm-record export-all quantize sensitivity bench-speed detect native bench-kernel data train-shipped bench-train fuzz lock clean FORCE
+.PHONY: help all setup test test-accuracy golden test-android android-assets test-ios ios-assets lint summary export-onnx bench-onnx export-tflite bench-tflite export-coreml bench-coreml bench bench-ios bench-report bench-arm arm-record export-all quantize sensitivity bench-speed detect native bench-kernel data train-shipped train-compare bench-train fuzz lock clean FORCE
 
 help: ## list the targets
 	@sed -n '/^#/!q;s/^# \{0,1\}//p;s/^#$$//p' Makefile
@@ -291,6 +291,21 @@ train-shipped: .venv/.ready ## train the weights that the project ships (hours o
 	train retinaface; ship retinaface best; \
 	for recipe in acwface_dcn acwface; do train $$recipe; ship $$recipe last; done; \
 	train acwface_dcn_lite "$(TRAIN)/acwface_dcn/last.safetensors"; ship acwface_dcn_lite last
+
+COMPARED := retinaface acwface acwface_dcn biretina
+
+train-compare: .venv/.ready ## what the networks reach by one short recipe of STEPS=500, from the same weights on the same photographs
+	@if [ -z "$(WIDER)" ] || [ -z "$(TEACHER)" ]; then echo "error: WIDER=ROOT and TEACHER=FILE (the public RetinaFace weights) are needed" >&2; exit 2; fi
+	for network in $(COMPARED); do \
+	  recipe=$$([ $$network = retinaface ] && echo acwface || echo $$network); run="$(TRAIN)/compare-$(or $(STEPS),500)/$$network"; \
+	  resume=$$([ ! -e "$$run/state.pt" ] || echo --resume); \
+	  $(PY) -m train run --config train/recipes/$$recipe.toml --variant $$network --steps $(or $(STEPS),500) $(PHOTOGRAPHS) \
+	    --init "$(TEACHER)" --teacher "$(TEACHER)" --out "$$run" --no-eval $$resume; \
+	done
+	for network in $(COMPARED); do \
+	  echo "$$network:"; $(PY) -m runtime_bench evaluate "$(TRAIN)/compare-$(or $(STEPS),500)/$$network/last.safetensors" \
+	    --wider "$(WIDER)" $(if $(LIST),--list "$(LIST)") $(if $(LIMIT),--limit $(LIMIT)); \
+	done
 
 bench-train: .venv/.ready ## step time of training: torchvision's deformable convolution against ours
 	$(PY) -m train bench

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import Checkpoint, load_checkpoint
-from model.cli import Parser, run_command
+from model.cli import Parser, positive, run_command
 from model.config import VARIANTS
 from model.deform_conv import Operator
 from model.detector import Detector
@@ -48,6 +48,8 @@ def main() -> None:
         epilog="example: python -m train run --config train/recipes/acwface_dcn.toml --data WIDER --init teacher.pth --teacher teacher.pth",
     )
     run.add_argument("--config", type=Path, required=True, help="the recipe, a TOML file")
+    run.add_argument("--variant", choices=list(VARIANTS), help="train this network instead of the recipe's")
+    run.add_argument("--steps", type=positive, metavar="N", help="train so long instead of as long as the recipe says")
     run.add_argument("--data", type=Path, required=True, help="a WIDER FACE root")
     run.add_argument("--people", type=Path, help="a folder of photographs without labels, for distillation")
     run.add_argument("--init", type=Path, help="a checkpoint of any poorer variant to start from")
@@ -109,6 +111,9 @@ def _run(args: argparse.Namespace) -> None:
     if args.workers < 0:
         raise UserError(f"--workers {args.workers}: 0 (none) or more are needed")
     recipe = load_recipe(args.config)
+    changes = {"variant": args.variant} if args.variant else {}
+    changes |= {"steps": args.steps, "minutes": None} if args.steps else {}
+    recipe = msgspec.structs.replace(recipe, **changes)
     device = _join_processes(args.device)
     if (args.out / "state.pt").exists() and not args.resume:
         raise UserError(f"{args.out} holds an unfinished run; pass --resume to go on with it or another --out")

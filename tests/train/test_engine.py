@@ -317,6 +317,12 @@ def test_command_line_end_to_end(tmp_path: Path) -> None:
     log = (out / LOG).read_text()
     assert run("--resume").returncode == 0
     assert (out / LOG).read_text() == log, "a finished run is neither trained nor judged again"
+    longer = run("--resume", "--steps", "3")
+    assert (longer.returncode, "steps differ" in longer.stderr) == (2, True), longer.stderr
+    other = run("--variant", "retinaface", "--steps", "1", "--out", str(tmp_path / "other"), "--no-eval")
+    assert other.returncode == 0, other.stderr
+    assert load_checkpoint(tmp_path / "other" / BEST).detector.config.variant == "retinaface"
+    assert len((tmp_path / "other" / LOG).read_text().splitlines()) == 2
 
 
 def test_sigterm_saves_before_the_end(tmp_path: Path) -> None:
