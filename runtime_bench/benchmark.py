@@ -121,12 +121,8 @@ def benchmark_peer(
             machine=processor(),
             threads=threads,
             size_bytes=peer.size_bytes,
-            load_ms=measured.load_ms,
-            latency_ms=measured.latency_ms,
             latency_input=(height, width),
-            peak_memory_bytes=measured.peak_memory_bytes,
-            first_run_ms=measured.first_run_ms,
-            images_per_s=measured.images_per_s,
+            **cost_fields(measured),
             accelerator=measured.accelerator,
             protocol=protocol(size),
             dataset=references.dataset.title,
@@ -162,37 +158,46 @@ def curves(evaluation: Evaluation, dataset: WiderFace) -> tuple[Curve, ...]:
 
 def _costs(artifact: Artifact, references: References, threads: int, timing: Timing, inputs: str) -> Result:
     """A result without AP."""
-    manifest = artifact.manifest
     print(f"{artifact.name}: latency ...", file=sys.stderr, flush=True)
-    tensor = latency_input(manifest)
+    tensor = latency_input(artifact.manifest)
     measured = measure_latency(artifact, tensor, threads, timing)
     return Result(
-        artifact=artifact.name,
-        variant=manifest.variant,
-        dcn=manifest.dcn,
-        precision=manifest.precision,
-        format=manifest.format,
-        weights=manifest.weights,
-        checkpoint=manifest.reference.sha256,
+        **artifact_fields(artifact, references),
         runtime=measured.runtime,
         runtime_version=measured.runtime_version,
         device="local",
         machine=processor(),
         threads=threads,
-        size_bytes=manifest.model.size_bytes,
-        load_ms=measured.load_ms,
-        latency_ms=measured.latency_ms,
         latency_input=tensor.shape[2:],
-        peak_memory_bytes=measured.peak_memory_bytes,
-        first_run_ms=measured.first_run_ms,
-        images_per_s=measured.images_per_s,
+        **cost_fields(measured),
         accelerator=measured.accelerator,
         roofline=None if measured.latency_ms is None else _roofline(artifact, references, tensor, threads),
-        protocol=protocol(manifest.input.size),
-        dataset=references.dataset.title,
-        dataset_digest=references.digest,
         inputs=inputs,
     )
+
+
+def artifact_fields(artifact: Artifact, references: References) -> dict[str, object]:
+    """What a :class:`Result` says of an artifact and of the photographs, whatever device it is measured on."""
+    manifest = artifact.manifest
+    return {
+        "artifact": artifact.name,
+        "variant": manifest.variant,
+        "dcn": manifest.dcn,
+        "precision": manifest.precision,
+        "format": manifest.format,
+        "weights": manifest.weights,
+        "checkpoint": manifest.reference.sha256,
+        "size_bytes": manifest.model.size_bytes,
+        "protocol": protocol(manifest.input.size),
+        "dataset": references.dataset.title,
+        "dataset_digest": references.digest,
+    }
+
+
+def cost_fields(measured: Measurement) -> dict[str, object]:
+    """The figures of a measurement."""
+    names = ("load_ms", "latency_ms", "peak_memory_bytes", "first_run_ms", "images_per_s")
+    return {name: getattr(measured, name) for name in names}
 
 
 _peak = functools.cache(measure_peak)

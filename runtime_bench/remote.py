@@ -28,13 +28,13 @@ from model.errors import UserError
 from model.files import atomic_file
 from model.postprocess import decode_boxes, decode_landmarks
 from model.preprocess import load_image, prepare
-from runtime_bench.benchmark import DYNAMIC_LATENCY_SIZE, artifact_inputs, curves, is_finished, latency_input
+from runtime_bench.benchmark import DYNAMIC_LATENCY_SIZE, artifact_fields, artifact_inputs, cost_fields, curves, is_finished, latency_input
 from runtime_bench.detect import FaceDetector
 from runtime_bench.devices import Device
 from runtime_bench.devices.local import Local
 from runtime_bench.devices.phone import measure_energy
 from runtime_bench.drift import References, drift_fields, measure_drift
-from runtime_bench.evaluate import evaluate, protocol
+from runtime_bench.evaluate import evaluate
 from runtime_bench.latency import Measurement, Timing, measure_latency
 from runtime_bench.record import DeviceDrift, PhoneRun, Result
 from runtime_bench.runtimes import Outputs
@@ -228,30 +228,16 @@ def benchmark_on(
     )
     score = manifest.thresholds.score
     yield Result(
-        artifact=artifact.name,
-        variant=manifest.variant,
-        dcn=manifest.dcn,
-        precision=manifest.precision,
-        format=manifest.format,
-        weights=manifest.weights,
-        checkpoint=manifest.reference.sha256,
+        **artifact_fields(artifact, references),
         runtime=there.name,
         runtime_version=there.version,
         device=device.name,
         machine=device.describe(),
         threads=runs.how[0],
-        size_bytes=manifest.model.size_bytes,
-        load_ms=there.costs.load_ms,
-        latency_ms=there.costs.latency_ms,
         latency_input=manifest.input.size or DYNAMIC_LATENCY_SIZE,
-        peak_memory_bytes=there.costs.peak_memory_bytes,
-        first_run_ms=there.costs.first_run_ms,
-        images_per_s=there.costs.images_per_s,
+        **cost_fields(there.costs),
         accelerator=there.accelerator,
         phone=there.costs.phone,
-        protocol=protocol(manifest.input.size),
-        dataset=references.dataset.title,
-        dataset_digest=references.digest,
         images=len(found.detections),
         failed_images=found.failed,
         ap=found.ap,
