@@ -52,8 +52,8 @@ _VERSIONS = {
     },
 }
 """Of operators on activations of so many bits, where they are not 2, or 3 with 16."""
-_NARROW = {_Op.DEPTH_TO_SPACE, _Op.ELU, _Op.RELU_N1_TO_1, _Op.SUM}
-"""Operators that LiteRT has for 8 bits and not for 16."""
+_NARROW = {_Op.ELU, _Op.SUM}
+"""Operators that LiteRT has for 8 bits and not for 16; two others are spelt out by :func:`_spell_out`."""
 
 
 class TfliteInt8:
@@ -125,11 +125,50 @@ class TfliteInt8:
         precision: str = "int8",
     ) -> None:
         model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(pack_model(self.model), 0))
-        _Pass(model, ranges, bits=16 if precision == "int16" else 8).run(kept, only, integer_ends=precision == "int8io")
+        bits = 16 if precision == "int16" else 8
+        if bits == 16:
+            _spell_out(model)
+        _Pass(model, ranges, bits).run(kept, only, integer_ends=precision == "int8io")
         _shorten_names(model)
         if (path.parent / REFERENCE).is_file():
             describe(model, self._checkpoint, path.parent.name, path.parent / REFERENCE)
         write_model(model, path)
+
+
+def _spell_out(model: schema.ModelT) -> None:
+    """Write DEPTH_TO_SPACE and RELU_N1_TO_1, which LiteRT does not have for 16 bits, by operators that it has."""
+    (graph,) = model.subgraphs
+
+    def tensor(shape: Sequence[int], values: np.ndarray | None = None) -> int:
+        kind = schema.TensorType.INT32 if values is not None and values.dtype == np.int32 else schema.TensorType.FLOAT32
+        model.buffers.append(schema.BufferT(data=None if values is None else np.frombuffer(values.tobytes(), np.uint8)))
+        graph.tensors.append(schema.TensorT(shape=np.int32(shape), type=kind, buffer=len(model.buffers) - 1, name=b"spelt_out"))
+        return len(graph.tensors) - 1
+
+    def operator(code: int, inputs: Sequence[int], output: int) -> schema.OperatorT:
+        model.operatorCodes.append(schema.OperatorCodeT(builtinCode=code, deprecatedBuiltinCode=min(code, 127), version=1))
+        return schema.OperatorT(opcodeIndex=len(model.operatorCodes) - 1, inputs=np.int32(inputs), outputs=np.int32([output]))
+
+    def reshape(source: int, output: int) -> schema.OperatorT:
+        shape = np.int32(graph.tensors[output].shape)
+        return operator(_Op.RESHAPE, [source, tensor([len(shape)], shape)], output)
+
+    done = []
+    for old in graph.operators:
+        code, (source, *_), (output, *_) = model.operatorCodes[old.opcodeIndex].builtinCode, map(int, old.inputs), map(int, old.outputs)
+        if code == _Op.DEPTH_TO_SPACE:
+            _, height, width, _ = map(int, graph.tensors[source].shape)
+            block, channels = int(old.builtinOptions.blockSize), int(graph.tensors[output].shape[3])
+            apart, together = tensor([height, width, block, block, channels]), tensor([height, block, width, block, channels])
+            order = tensor([5], np.int32([0, 2, 1, 3, 4]))
+            done += [reshape(source, apart), operator(_Op.TRANSPOSE, [apart, order], together), reshape(together, output)]
+        elif code == _Op.RELU_N1_TO_1:
+            above = tensor(graph.tensors[source].shape)
+            done.append(operator(_Op.MAXIMUM, [source, tensor([], np.float32([-1]))], above))
+            done.append(operator(_Op.MINIMUM, [above, tensor([], np.float32([1]))], output))
+        else:
+            done.append(old)
+    graph.operators = done
 
 
 class _Pass:
