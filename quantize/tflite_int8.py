@@ -52,6 +52,8 @@ _VERSIONS = {
     },
 }
 """Of operators on activations of so many bits, where they are not 2, or 3 with 16."""
+_TYPES = {8: schema.TensorType.INT8, 16: schema.TensorType.INT16}
+"""Of activations, by bits."""
 _NARROW = {_Op.ELU, _Op.SUM}
 """Operators that LiteRT has for 8 bits and not for 16; two others are spelt out by :func:`_spell_out`."""
 
@@ -77,8 +79,9 @@ class TfliteInt8:
         self._codes = [code.builtinCode for code in self.model.operatorCodes]
         (graph,) = self.model.subgraphs
         self.layers = tuple(_name(graph, operator) for operator in graph.operators if self._codes[operator.opcodeIndex] in _AXIS)
-        # A bounded network is for processors that compute in nothing else.
-        self.kept = () if dcn == "bounded" else (*self.layers[:FIRST], *self._heads())
+        # A bounded network is for processors that compute in nothing but integers: what others have in float has 16 bits there.
+        self._throughout = dcn == "bounded"
+        self.kept = self.layers[:FIRST] if self._throughout else (*self.layers[:FIRST], *self._heads())
 
     def _heads(self) -> list[str]:
         """Layers with no other behind them."""
@@ -125,10 +128,12 @@ class TfliteInt8:
         precision: str = "int8",
     ) -> None:
         model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(pack_model(self.model), 0))
-        bits = 16 if precision == "int16" else 8
-        if bits == 16:
+        if precision == "int16":
             _spell_out(model)
-        _Pass(model, ranges, bits).run(kept, only, integer_ends=precision == "int8io")
+            bits = dict.fromkeys(self.layers, 16)
+        else:
+            bits = dict.fromkeys(kept, 16) if self._throughout else {}
+        _Pass(model, ranges, bits).run(() if self._throughout else kept, only, integer_ends=precision == "int8io")
         _shorten_names(model)
         if (path.parent / REFERENCE).is_file():
             describe(model, self._checkpoint, path.parent.name, path.parent / REFERENCE)
@@ -172,18 +177,25 @@ def _spell_out(model: schema.ModelT) -> None:
 
 
 class _Pass:
-    """One model on its way from float to integers; tensors and operators are numbered as in the file. Weights have 8 bits, activations
-    ``bits``, 8 or 16; those of 16 are symmetric."""
+    """One model on its way from float to integers; tensors and operators are numbered as in the file.
 
-    def __init__(self, model: schema.ModelT, ranges: Mapping[str, Range], bits: int) -> None:
+    Weights have 8 bits. Activations have those of the layer that reads them, and otherwise of what made them: 8, or 16 and then a zero
+    point of 0.
+
+    Args:
+        model: changed in place.
+        ranges: of the activations, by name.
+        bits: of the inputs and outputs of layers, by name, where they are not 8.
+    """
+
+    def __init__(self, model: schema.ModelT, ranges: Mapping[str, Range], bits: Mapping[str, int]) -> None:
         self.model, (self.graph,) = model, model.subgraphs
         self.codes = [code.builtinCode for code in model.operatorCodes]
         self.ranges = ranges
-        self.bits = bits
-        self.type, self.dtype = (schema.TensorType.INT8, np.int8) if bits == 8 else (schema.TensorType.INT16, np.int16)
+        self.layer_bits = bits
         self.constants = _constants(model)
-        self.integer: dict[int, int] = {}
-        """The integer tensor of a float one."""
+        self.integer: dict[int, dict[int, int]] = {}
+        """The integer tensors of a float one, by their bits; the first is what its maker gives."""
         self.float = set(self.activations(self.graph.inputs))
         """Float tensors that something computes."""
         self.shared: dict[int, Range] = {}
@@ -210,9 +222,10 @@ class _Pass:
         for operator in self.graph.operators:
             inputs, outputs = self.activations(operator.inputs), self.activations(operator.outputs)
             if id(operator) in becoming:
+                bits = becoming[id(operator)]
                 for tensor in inputs:
-                    self._need_integer(tensor)
-                self._convert(operator)
+                    self._need_integer(tensor, bits)
+                self._convert(operator, bits)
             else:
                 for tensor in inputs:
                     self._need_float(tensor)
@@ -221,7 +234,10 @@ class _Pass:
                 self.float.update(outputs)
             self.done.append(operator)
         for tensor in self.activations(self.graph.outputs):
-            (self._need_integer if integer_ends else self._need_float)(tensor)
+            if integer_ends:
+                self._need_integer(tensor, 8)
+            else:
+                self._need_float(tensor)
         if integer_ends:
             self._name_ends()
         self.graph.operators = self.done
@@ -231,23 +247,26 @@ class _Pass:
         """Let integers come in."""
         (tensor,) = map(int, self.graph.inputs)
         self.float.discard(tensor)
-        self.integer[tensor] = self._integer_tensor(tensor)
+        if self.layer_bits:  # a zero point of 0, so that it can be widened
+            low, high = self.shared[tensor]
+            self.shared[tensor] = min(low, -high * 128 / 127), max(high, -low * 127 / 128)
+        self.integer[tensor] = {8: self._integer_tensor(tensor, 8)}
 
     def _name_ends(self) -> None:
         """Let the integer tensors be the network's input and outputs, by the names of the float ones."""
         ends = {int(tensor) for tensor in (*self.graph.inputs, *self.graph.outputs)}
         for tensor in ends:
-            integer = self.graph.tensors[self.integer[tensor]]
+            integer = self.graph.tensors[self.integer[tensor][8]]
             integer.name, self.graph.tensors[tensor].name = self.graph.tensors[tensor].name, integer.name
         self.graph.inputs, self.graph.outputs = (
-            np.int32([self.integer[int(tensor)] for tensor in side]) for side in (self.graph.inputs, self.graph.outputs)
+            np.int32([self.integer[int(tensor)][8] for tensor in side]) for side in (self.graph.inputs, self.graph.outputs)
         )
         for signature in self.model.signatureDefs or []:
             for entry in (*signature.inputs, *signature.outputs):
-                entry.tensorIndex = self.integer[entry.tensorIndex]
+                entry.tensorIndex = self.integer[entry.tensorIndex][8]
 
-    def _choose(self, kept: Collection[str], only: Collection[str] | None, integer_ends: bool) -> set[int]:
-        """Which operators become integer, by identity: convolutions, and what is fed by them."""
+    def _choose(self, kept: Collection[str], only: Collection[str] | None, integer_ends: bool) -> dict[int, int]:
+        """Which operators become integer, by identity, and with how many bits: convolutions, and what is fed by them."""
         coordinates: set[int] = set()
         weighted: set[int] = set()
         """Tensors with a convolution behind them; what has none is decoding, and stays in float unless the outputs are integers."""
@@ -261,10 +280,11 @@ class _Pass:
         # What a convolution gives is integer all the same; it is widened before it becomes a place.
         coordinates = {tensor for tensor in coordinates if tensor not in made or self.code(made[tensor]) not in _AXIS}
 
-        becoming: set[int] = set()
+        becoming: dict[int, int] = {}
         first = next(_name(self.graph, operator) for operator in self.graph.operators if self.code(operator) in _AXIS)
         # The photograph is rounded where it comes in, unless the first layer wants it as it is.
-        integer = set(map(int, self.graph.inputs)) if only is None and first not in kept else set()
+        photograph = dict.fromkeys(map(int, self.graph.inputs), self.layer_bits.get(first, 8))
+        integer = photograph if only is None and first not in kept else {}
         # Pixels are gathered as integers, and weighed and added up in float: every rounding on that way costs small faces.
         sampled: set[int] = set()
         for operator in self.graph.operators:
@@ -273,25 +293,29 @@ class _Pass:
             if code not in _AXIS and sampled.intersection(inputs):
                 sampled.update(outputs)
                 continue
+            bits = self.layer_bits.get(name, 8) if code in _AXIS else min((integer[i] for i in inputs if i in integer), default=8)
             if code in _AXIS:
                 becomes = int(operator.inputs[1]) in self.constants and name not in kept and (only is None or name in only)
-            elif only is not None or not outputs or coordinates & {*inputs, *outputs} or (self.bits == 16 and code in _NARROW):
+            elif only is not None or not outputs or coordinates & {*inputs, *outputs} or (bits == 16 and code in _NARROW):
                 becomes = False
             elif code in _MOVING:
-                becomes = bool(inputs) and integer.issuperset(inputs)
+                becomes = bool(inputs) and integer.keys() >= set(inputs)
             else:
                 sigmoid = code == _Op.LOGISTIC and (integer_ends or bool(weighted & set(outputs)))
-                becomes = bool(integer & set(inputs)) and (code in _COMPUTING or sigmoid)
+                becomes = bool(integer.keys() & inputs) and (code in _COMPUTING or sigmoid)
             if becomes:
-                becoming.add(id(operator))
-                (sampled if code == _Op.GATHER else integer).update(outputs)
+                becoming[id(operator)] = bits
+                if code == _Op.GATHER:
+                    sampled.update(outputs)
+                else:
+                    integer |= dict.fromkeys(outputs, bits)
         return becoming
 
     def _moved_by(self, operator: schema.OperatorT) -> list[int]:
         inputs = self.activations(operator.inputs)
         return inputs[:1] if self.code(operator) == _Op.GATHER else inputs
 
-    def _share_ranges(self, becoming: Collection[int]) -> dict[int, Range]:
+    def _share_ranges(self, becoming: Mapping[int, int]) -> dict[int, Range]:
         """The range of each activation: one for all that an operator only moves."""
         parent = list(range(len(self.graph.tensors)))
 
@@ -306,32 +330,42 @@ class _Pass:
                 first, *others = self.activations((*operator.inputs, *operator.outputs))
                 for other in others:
                     parent[root(other)] = root(first)
-        sigmoid = _SIGMOID[self.bits]
         # An output has the range of a probability even where all that were seen have been small.
         fixed = {index for index in map(int, self.graph.outputs) if self.graph.tensors[index].name == b"scores"}
         fixed |= {int(op.outputs[0]) for op in self.graph.operators if id(op) in becoming and self.code(op) == _Op.LOGISTIC}
         for tensor in self.activations(range(len(self.graph.tensors))):
-            low, high = sigmoid if tensor in fixed else self.ranges.get(self.graph.tensors[tensor].name.decode(), (0.0, 0.0))
+            low, high = _SIGMOID if tensor in fixed else self.ranges.get(self.graph.tensors[tensor].name.decode(), (0.0, 0.0))
             before = groups.get(root(tensor), (0.0, 0.0))
             groups[root(tensor)] = min(low, before[0]), max(high, before[1])
         return {tensor: groups[root(tensor)] for tensor in self.activations(range(len(self.graph.tensors)))}
 
-    def _need_integer(self, tensor: int) -> None:
-        if tensor not in self.integer:
-            self.integer[tensor] = self._integer_tensor(tensor)
-            self._insert(_Op.QUANTIZE, tensor, self.integer[tensor])
+    def _need_integer(self, tensor: int, bits: int) -> None:
+        forms = self.integer.setdefault(tensor, {})
+        if bits in forms:
+            return
+        if bits == 16 and forms:  # LiteRT quantizes again from 16 bits to 8 and not the other way
+            given = self.graph.tensors[forms[8]].quantization
+            if given.zeroPoint[0] == 0:
+                forms[16] = self._add(self.graph.tensors[tensor], None, _TYPES[16], given.scale, [0])
+                self._insert(_Op.CAST, forms[8], forms[16], bits)
+                return
+            self._need_float(tensor)
+        source = tensor if tensor in self.float else forms[16]
+        forms[bits] = self._integer_tensor(tensor, bits)
+        self._insert(_Op.QUANTIZE, source, forms[bits], bits)
 
     def _need_float(self, tensor: int) -> None:
         if tensor not in self.float:
             self.float.add(tensor)
-            self._insert(_Op.DEQUANTIZE, self.integer[tensor], tensor)
+            bits, source = next(iter(self.integer[tensor].items()))
+            self._insert(_Op.DEQUANTIZE, source, tensor, bits)
 
-    def _insert(self, code: int, source: int, target: int) -> None:
-        self.done.append(schema.OperatorT(opcodeIndex=self._opcode(code), inputs=np.int32([source]), outputs=np.int32([target])))
+    def _insert(self, code: int, source: int, target: int, bits: int = 8) -> None:
+        self.done.append(schema.OperatorT(opcodeIndex=self._opcode(code, bits), inputs=np.int32([source]), outputs=np.int32([target])))
 
-    def _opcode(self, code: int) -> int:
-        """The number of an operator code in its version for such activations."""
-        version = _VERSIONS[self.bits].get(code, 2 if self.bits == 8 else 3)
+    def _opcode(self, code: int, bits: int) -> int:
+        """The number of an operator code in its version for activations of so many bits."""
+        version = _VERSIONS[bits].get(code, 2 if bits == 8 else 3)
         for index, entry in enumerate(self.model.operatorCodes):
             if (entry.builtinCode, entry.version) == (code, version):
                 return index
@@ -339,17 +373,18 @@ class _Pass:
         self.codes.append(code)
         return len(self.codes) - 1
 
-    def _scale(self, tensor: int) -> tuple[float, int]:
+    def _scale(self, tensor: int, bits: int) -> tuple[float, int]:
         """Scale and zero point."""
         low, high = self.shared[tensor]
-        if self.bits == 16:
-            return max(-low, high, 1e-8) / 32767, 0
+        if bits == 16:
+            # LiteRT's sigmoid of 16 bits gives steps of 2^-15, that of 8 bits such of 2^-8.
+            return (1 / 32768, 0) if (low, high) == _SIGMOID else (max(-low, high, 1e-8) / 32767, 0)
         scale = max(high - low, 1e-8) / 255
         return scale, round(-128 - low / scale)
 
-    def _integer_tensor(self, tensor: int) -> int:
-        scale, zero = self._scale(tensor)
-        return self._add(self.graph.tensors[tensor], None, self.type, [scale], [zero])
+    def _integer_tensor(self, tensor: int, bits: int) -> int:
+        scale, zero = self._scale(tensor, bits)
+        return self._add(self.graph.tensors[tensor], None, _TYPES[bits], [scale], [zero])
 
     def _add(
         self, like: schema.TensorT, values: np.ndarray | None, kind: int, scale: Sequence[float], zero: Sequence[int], axis: int = 0
@@ -369,22 +404,25 @@ class _Pass:
         data = self.model.buffers[self.graph.tensors[tensor].buffer].data
         return np.frombuffer(bytes(data), np.float32).reshape(self.graph.tensors[tensor].shape)
 
-    def _convert(self, operator: schema.OperatorT) -> None:
+    def _convert(self, operator: schema.OperatorT, bits: int) -> None:
         code = self.code(operator)
         inputs = list(map(int, operator.inputs))
-        outputs = [self.integer.setdefault(tensor, self._integer_tensor(tensor)) for tensor in map(int, operator.outputs)]
+        outputs = []
+        for tensor in map(int, operator.outputs):
+            outputs.append(self._integer_tensor(tensor, bits))
+            self.integer[tensor] = {bits: outputs[-1]}
         if code in _AXIS:
             data, weight, *bias = inputs
             values, scales = quantize_weight(self._values(weight), _AXIS[code])
             kinds = schema.TensorType
             converted = [
-                self.integer[data],
+                self.integer[data][bits],
                 self._add(self.graph.tensors[weight], values, kinds.INT8, scales, np.zeros(len(scales)), _AXIS[code]),
             ]
             for tensor in bias:
-                steps = self._scale(data)[0] * scales.astype(np.float64)
+                steps = float(self.graph.tensors[self.integer[data][bits]].quantization.scale[0]) * scales.astype(np.float64)
                 whole = np.round(self._values(tensor) / steps)
-                if self.bits == 8:
+                if bits == 8:
                     whole, kind = whole.clip(-(2**31), 2**31 - 1).astype(np.int32), kinds.INT32
                 else:
                     whole, kind = whole.astype(np.int64), kinds.INT64
@@ -392,25 +430,26 @@ class _Pass:
         else:
             like = outputs[0] if code in _MOVING else None
             converted = [
-                self.integer[i] if i in self.integer else self._integer_constant(i, like) if self._is_float(i) else i for i in inputs
+                self.integer[i][bits] if i in self.integer else self._integer_constant(i, like, bits) if self._is_float(i) else i
+                for i in inputs
             ]
         operator.inputs, operator.outputs = np.int32(converted), np.int32(outputs)
-        operator.opcodeIndex = self._opcode(code)
-        if self.bits == 16 and code in (_Op.ADD, _Op.SUB):
+        operator.opcodeIndex = self._opcode(code, bits)
+        if bits == 16 and code in (_Op.ADD, _Op.SUB):
             operator.builtinOptions.potScaleInt16 = False  # scales are no powers of two
 
-    def _integer_constant(self, tensor: int, like: int | None) -> int:
+    def _integer_constant(self, tensor: int, like: int | None, bits: int) -> int:
         """A constant operand, with the scale of ``like`` where the operator asks for it."""
         values = self._values(tensor)
         if like is None:
             self.shared[tensor] = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
-            scale, zero = self._scale(tensor)
+            scale, zero = self._scale(tensor, bits)
         else:
             given = self.graph.tensors[like].quantization
             scale, zero = float(given.scale[0]), int(given.zeroPoint[0])
-        limits = np.iinfo(self.dtype)
-        whole = (np.round(values / scale) + zero).clip(limits.min, limits.max).astype(self.dtype)
-        return self._add(self.graph.tensors[tensor], whole, self.type, [scale], [zero])
+        limits = np.iinfo(f"int{bits}")
+        whole = (np.round(values / scale) + zero).clip(limits.min, limits.max).astype(limits.dtype)
+        return self._add(self.graph.tensors[tensor], whole, _TYPES[bits], [scale], [zero])
 
     def _store_weight(self, operator: schema.OperatorT) -> None:
         """The weight of an operator of ours, computed in float, as int8 in the file."""
@@ -422,8 +461,8 @@ class _Pass:
             self._insert(_Op.DEQUANTIZE, stored, weight)
 
 
-_SIGMOID = {8: (0.0, 255 / 256), 16: (0.0, 32767 / 32768)}
-"""What LiteRT's kernels ask of a sigmoid's output, by bits."""
+_SIGMOID = (0.0, 255 / 256)
+"""What LiteRT's kernels ask of a sigmoid's output."""
 
 
 def _shorten_names(model: schema.ModelT) -> None:

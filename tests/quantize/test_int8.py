@@ -22,6 +22,7 @@ from model.preprocess import load_image, prepare
 from quantize import calibration
 from quantize.calibration import CalibrationSet
 from quantize.make import calibrate, write_int8
+from quantize.network import FIRST
 from quantize.onnx_int8 import store_as_integers
 from runtime_bench.detect import artifact_detector
 from runtime_bench.samples import PORTRAIT
@@ -216,6 +217,16 @@ def test_a_bounded_network_is_integer_throughout(deformable):
     assert sorted(floats) == ["DEQUANTIZE"] * 3 + ["LOGISTIC", "QUANTIZE", "RESHAPE"]
     types = set().union(*(inputs | outputs for _, inputs, outputs in _operators(path.parents[1] / "int8io" / path.name)))
     assert schema.TensorType.FLOAT32 not in types
+
+
+def test_the_first_layers_of_a_bounded_network_have_16_bits(deformable):
+    route, path, _ = deformable
+    if route != "bounded":
+        pytest.skip("the other route")
+    kinds = schema.TensorType
+    layers = [outputs for name, _, outputs in _operators(path) if name in ("CONV_2D", "DEPTHWISE_CONV_2D")]
+    assert layers[:FIRST] == [{kinds.INT16}] * FIRST
+    assert {kinds.INT16} not in layers[FIRST:]
 
 
 def test_coordinates_stay_in_float_and_pixels_do_not(deformable):
