@@ -284,13 +284,16 @@ train-shipped: .venv/.ready ## train the weights that the project ships (hours o
 	[ -e "$(TRAIN)/pseudo.jsonl" ] || $(PY) -m train pseudo $(PHOTOGRAPHS) --teacher "$(TEACHER)" --out "$(TRAIN)/pseudo.jsonl"
 	train() { \
 	  run="$(TRAIN)/$$1"; resume=$$([ ! -e "$$run/state.pt" ] || echo --resume); \
-	  $(PY) -m train run --config train/recipes/$$1.toml $(PHOTOGRAPHS) --pseudo "$(TRAIN)/pseudo.jsonl" \
-	    --init "$${2:-$(TEACHER)}" --teacher "$(TEACHER)" --out "$$run" $$resume; \
+	  $(PY) -m train run --config train/recipes/$$2.toml $(PHOTOGRAPHS) --pseudo "$(TRAIN)/pseudo.jsonl" \
+	    --init "$${3:-$(TEACHER)}" --teacher "$${4:-$(TEACHER)}" --out "$$run" $$resume; \
 	}; \
 	ship() { echo "$(TRAIN)/$$1/$$2.safetensors: copy it to model/weights/$$1.safetensors to ship it"; }; \
-	train retinaface; ship retinaface best; \
-	for recipe in acwface_dcn acwface; do train $$recipe; ship $$recipe last; done; \
-	train acwface_dcn_lite "$(TRAIN)/acwface_dcn/last.safetensors"; ship acwface_dcn_lite last
+	train retinaface retinaface; ship retinaface best; \
+	for recipe in acwface_dcn acwface; do train $$recipe $$recipe; ship $$recipe last; done; \
+	train acwface_dcn_lite-1 acwface_dcn_lite "$(TRAIN)/acwface_dcn/last.safetensors"; \
+	train acwface_dcn_lite-2 acwface_dcn_lite "$(TRAIN)/acwface_dcn_lite-1/last.safetensors"; \
+	train acwface_dcn_lite acwface_dcn_lite-last "$(TRAIN)/acwface_dcn_lite-2/last.safetensors" "$(TRAIN)/retinaface/best.safetensors"; \
+	ship acwface_dcn_lite best
 
 COMPARED := retinaface acwface acwface_dcn biretina
 

@@ -59,12 +59,13 @@ class CoremlInt8:
     def __init__(self, checkpoint: Checkpoint, dcn: str, size: tuple[int, int]) -> None:
         config = checkpoint.detector.config
         self._input = InputSpec(mean=config.mean, colour_order=config.colour_order)
-        # A bounded network is for processors that compute in nothing else.
+        # A bounded network is for processors that would rather compute in nothing else.
         self._throughout = dcn == "bounded"
         self._model = convert_to_coreml(checkpoint, dcn, "fp16", size, throughout=self._throughout)
         operations = _operations(_load(self._model, self._model.get_spec().specificationVersion))
         self.layers = tuple(_name(operation) for operation in operations if _is_layer(operation))
-        self.kept = () if self._throughout else (*self.layers[:FIRST], *_heads(operations))
+        # There are no activations of 16 bits as LiteRT has them for these, but half precision is what Neural Engines are made for.
+        self.kept = self.layers[:FIRST] if self._throughout else (*self.layers[:FIRST], *_heads(operations))
         self._watched = _Plan(operations, set(self.layers), self._throughout, alone=False).rounded | set(self.layers)
 
     def detectors(self, artifact: Artifact) -> list[FaceDetector]:
