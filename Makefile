@@ -32,6 +32,8 @@
 #   ANDROID_JAR=FILE      an SDK's android.jar for make test-android (default: one is made); DEBIAN_MIRROR=URL to fetch from, for iOS too (default: apt's)
 #   IOS_ARTIFACTS="DIR DIR"  what the iOS demo gets (default: the Core ML artifacts of the above)
 #   FUZZ="image pth" SECONDS=60  kinds of files for make fuzz (default: all), and for how long each
+#   SPEED_SIZES="640 320" input sizes of make bench-speed
+#   CHECK=1               make readme-numbers: write nothing, fail where a text says something else than its record
 #   PYTHON=python3.12     interpreter that .venv is made with (default: the first suitable one found)
 
 SHELL := /bin/bash
@@ -86,7 +88,7 @@ FIXED_SIZE = $(foreach precision,$(PRECISION),$(foreach size,$(filter-out dynami
 TFLITE_ARTIFACTS := $(call FIXED_SIZE,tflite)
 COREML_ARTIFACTS := $(call FIXED_SIZE,coreml)
 
-.PHONY: help all setup test test-accuracy golden test-android android-assets test-ios ios-assets lint summary export-onnx bench-onnx export-tflite bench-tflite export-coreml bench-coreml bench bench-ios bench-report bench-arm arm-record export-all quantize sensitivity bench-speed detect native bench-kernel data train-shipped train-compare bench-train fuzz lock clean FORCE
+.PHONY: help all setup test test-accuracy golden test-android android-assets test-ios ios-assets lint summary export-onnx bench-onnx export-tflite bench-tflite export-coreml bench-coreml bench bench-ios bench-report bench-arm arm-record export-all quantize sensitivity bench-speed detect native bench-kernel data train-shipped train-compare bench-train fuzz readme-numbers lock clean FORCE
 
 help: ## list the targets
 	@sed -n '/^#/!q;s/^# \{0,1\}//p;s/^#$$//p' Makefile
@@ -269,8 +271,9 @@ native: .venv/.ready ## the deformable kernel's libraries for ONNX Runtime and L
 	$(PY) -m export.kernel build $(if $(ORT_INCLUDE),--ort-include "$(ORT_INCLUDE)") $(if $(LITERT_INCLUDE),--litert-include "$(LITERT_INCLUDE)")
 
 bench-kernel: native ## the kernel against ONNX Runtime's DeformConv; its ARM instructions, where an emulator is installed
-	$(PY) -m export.kernel bench --threads $(THREADS)
-	@if command -v qemu-aarch64 >/dev/null; then $(PY) -m export.kernel count; else echo "ARM instructions: not counted, no qemu-aarch64"; fi
+	@mkdir -p "$(OUT)/bench"
+	$(PY) -m export.kernel bench --threads $(THREADS) | tee "$(OUT)/bench/kernel.txt"
+	@if command -v qemu-aarch64 >/dev/null; then $(PY) -m export.kernel count | tee "$(OUT)/bench/kernel-arm.txt"; else echo "ARM instructions: not counted, no qemu-aarch64"; fi
 
 data: .venv/.ready ## fetch WIDER FACE (about 4 GB) into WIDER
 	$(PY) -m train data "$(or $(WIDER),$(OUT)/widerface)"
@@ -312,6 +315,11 @@ train-compare: .venv/.ready ## what the networks reach by one short recipe of ST
 
 bench-train: .venv/.ready ## step time of training: torchvision's deformable convolution against ours
 	$(PY) -m train bench
+
+readme-numbers: .venv/.ready ## write the figures of README.md and docs/ from docs/records, and from OUT/bench where newer; CHECK=1 only compares
+	@mkdir -p "$(OUT)/bench"
+	[ -n "$(CHECK)" ] || $(PY) -m model summary --json > "$(OUT)/bench/networks.json"
+	$(PY) -m docs.numbers "$(OUT)/bench" $(if $(CHECK),--check)
 
 lock: ## resolve the packages of pyproject.toml again (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.12 --no-header --no-annotate --quiet --output-file requirements.lock

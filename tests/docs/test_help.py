@@ -1,0 +1,99 @@
+"""Every command says by ``--help`` what it does when nothing is said, and shows one call."""
+
+import argparse
+import importlib
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+COMMANDS = (
+    "model.__main__",
+    "train.__main__",
+    "export.__main__",
+    "export.kernel.__main__",
+    "quantize.__main__",
+    "runtime_bench.__main__",
+    "docs.numbers",
+    "demo_tools.assets",
+    "tests.fuzz.__main__",
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+INTERNAL = {"arm-record", "FORCE"}
+"""Targets that others use."""
+DERIVED = {"PUBLIC_RETINAFACE"}
+"""Variables that nobody sets."""
+
+
+class Found(Exception):
+    """Carries a parser out of the ``main`` that has made it."""
+
+
+@pytest.fixture(params=COMMANDS)
+def parser(request, monkeypatch) -> argparse.ArgumentParser:
+    def stop(self, *args):
+        raise Found(self)
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
+    with pytest.raises(Found) as found:
+        importlib.import_module(request.param).main()
+    return found.value.args[0]
+
+
+def leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """The parser itself, or those of its subcommands."""
+    commands = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for action in commands:
+        for command in action.choices.values():
+            yield from leaves(command)
+    if not commands:
+        yield parser
+
+
+def complaints(parser: argparse.ArgumentParser) -> list[str]:
+    wrong = []
+    if not (parser.epilog or "").startswith("example: "):
+        wrong.append(f"{parser.prog}: no example")
+    for action in parser._actions:
+        name = f"{parser.prog} {'/'.join(action.option_strings) or action.dest}"
+        said = parser._get_formatter()._expand_help(action) if action.help else ""
+        if not said:
+            wrong.append(f"{name}: no help")
+        elif action.default is not None and action.default is not False and action.default not in ([], argparse.SUPPRESS):
+            plain = isinstance(action.default, str | int | float | Path)
+            if (f"default: {action.default}" if plain else "default: ") not in said:
+                wrong.append(f"{name}: the default, {action.default}, is not shown in {said!r}")
+    return wrong
+
+
+def test_every_command_has_an_example_and_shows_its_defaults(parser):
+    assert not [line for command in leaves(parser) for line in complaints(command)]
+
+
+def test_examples_are_of_the_command_that_shows_them(parser):
+    for command in leaves(parser):
+        program, _, rest = command.epilog.removeprefix("example: ").partition(" ")
+        assert program == "make" or f"{program} {rest}".startswith(command.prog)
+
+
+def test_what_is_missing_is_found():
+    parser = argparse.ArgumentParser(prog="p", epilog="no call")
+    parser.add_argument("--size", default=640, help="pixels")
+    parser.add_argument("--out", default="a", help="where (default: b)")
+    parser.add_argument("--quiet", action="store_true", help="no default to show")
+    parser.add_argument("--bare")
+    assert [line.partition(":")[0] for line in complaints(parser)] == ["p", "p --size", "p --out", "p --bare"]
+
+
+def test_make_help_names_every_target_and_variable():
+    makefile = (ROOT / "Makefile").read_text()
+    header = makefile.partition("\n\n")[0]
+    rest = makefile.removeprefix(header)
+    variables = set(re.findall(r"^([A-Z_]+) \?=", rest, re.MULTILINE)) | set(re.findall(r"\$\((?:if|or) \$\(([A-Z]+)\)", rest))
+    assert variables - {*re.findall(r"\b([A-Z][A-Z_]+)=", header), *DERIVED} == set()
+    targets = set(re.search(r"^\.PHONY: (.*)", makefile, re.MULTILINE)[1].split())
+    shown = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert targets - set(re.findall(r"^  make ([a-z-]+) ", shown, re.MULTILINE)) == INTERNAL

@@ -1,0 +1,136 @@
+"""Tables are made from records, and from records of the same measurement only."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from docs.numbers import MADE_BY, RECORDS, ROOT, TABLES, WHOLE, loose, pages, read_records, rewrite, take
+from model.errors import UserError
+
+
+@pytest.fixture
+def records(tmp_path):
+    """A copy of the published ones."""
+    return shutil.copytree(RECORDS, tmp_path / "records")
+
+
+def change(path, row=0, **fields):
+    rows = json.loads(path.read_bytes())
+    rows[row].update(fields)
+    path.write_text(json.dumps(rows))
+    return rows[row]
+
+
+def older(folder):
+    for path in folder.iterdir():
+        os.utime(path, (0, 0))
+
+
+def test_texts_say_what_the_records_say():
+    published = read_records(RECORDS)
+    assert [path.name for path in pages(ROOT) if (text := path.read_text()) != rewrite(text, published)] == [], "run: make readme-numbers"
+
+
+def test_no_measured_figure_stands_outside_the_tables():
+    assert [f"{path.name}: {line}" for path in pages(ROOT) for line in loose(path.read_text())] == []
+    for said in ("takes 23.4 ms here", "1.42x faster", "89.31 on Easy"):
+        assert loose(f"<!-- numbers: home -->\n{said}\n<!-- end -->\nIt {said}.") == [f"It {said}."]
+    assert not loose("scores to 1e-4, 0.05 px, Python 3.12, 640x640, at least 1,024 and 60 seconds")
+
+
+def test_every_table_is_on_a_page_and_every_record_in_a_table():
+    text = "".join(path.read_text() for path in pages(ROOT))
+    assert [name for name in TABLES if f"<!-- numbers: {name} -->" not in text] == []
+    assert {path.name for path in RECORDS.iterdir()} <= set(MADE_BY)
+
+
+def test_another_record_is_another_text(records):
+    text = (ROOT / "README.md").read_text()
+    result = json.loads((records / "exports.json").read_bytes())[2]["result"]
+    change(records / "exports.json", row=2, result=result | {"size_bytes": 9_870_000})
+    assert "| 9.87 |" in rewrite(text, read_records(records))
+    rows = json.loads((records / "speed.json").read_bytes())
+    for row in rows:
+        row["median_ms"] *= 2
+    (records / "speed.json").write_text(json.dumps(rows))
+    retinaface = next(row for row in rows if row["artifact"] == "retinaface-none-fp32-640-onnx" and row["threads"] == 1)
+    assert f"| {retinaface['median_ms']:.1f} |" in rewrite(text, read_records(records))
+
+
+def test_newer_records_replace_those_of_the_same_photographs(records, tmp_path):
+    bench = shutil.copytree(records, tmp_path / "bench")
+    older(records)
+    name = change(bench / "onnx.json", ap={"easy": 1.0, "medium": 2.0, "hard": None}, curves=[1], examples=[2], drift={})["artifact"]
+    assert [line for line in take(bench, records) if "onnx.json" in line] == [f"{records / 'onnx.json'}: taken from {bench / 'onnx.json'}"]
+    row = json.loads((records / "onnx.json").read_bytes())[0]
+    assert (row["artifact"], row["ap"]["medium"]) == (name, 2.0)
+    assert not {"curves", "examples", "drift"} & set(row)
+    assert f"| {name} | letterbox-640x640 | 1.00 | 2.00 | - |" in rewrite("<!-- numbers: accuracy -->\n<!-- end -->", read_records(records))
+
+
+def test_a_trial_on_a_few_photographs_is_not_published(records, tmp_path):
+    bench = shutil.copytree(records, tmp_path / "bench")
+    older(records)
+    before = (records / "onnx.json").read_bytes()
+    rows = json.loads(before)
+    trial = [rows[0] | {"dataset": f"{WHOLE[:-1]}, first 20)"}, rows[0] | {"artifact": "new", "dataset": "the sample photographs"}]
+    (bench / "onnx.json").write_text(json.dumps(trial))
+    said = take(bench, records)
+    assert sum("left out" in line and "was judged by" in line for line in said) == 2
+    assert (records / "onnx.json").read_bytes() == before
+
+
+def test_a_new_artifact_is_published_when_all_photographs_have_judged_it(records, tmp_path):
+    (bench := tmp_path / "bench").mkdir()
+    older(records)
+    name = "acwface_dcn-custom-int8-640-onnx"
+    row = json.loads((records / "int8.json").read_bytes())[-1] | {"artifact": name, "dataset": WHOLE, "format": "onnx"}
+    (bench / "int8.json").write_text(json.dumps([row]))
+    take(bench, records)
+    assert f"| {name} | 0." in rewrite("<!-- numbers: home -->\n<!-- end -->", read_records(records))
+
+
+def test_speeds_are_taken_together_or_not_at_all(records, tmp_path):
+    (bench := tmp_path / "bench").mkdir()
+    older(records)
+    rows = json.loads((records / "speed.json").read_bytes())
+    (bench / "speed.json").write_text(json.dumps(rows[1:]))
+    assert "left out" in take(bench, records)[0]
+    assert json.loads((records / "speed.json").read_bytes()) == rows
+    (bench / "speed.json").write_text(json.dumps([row | {"median_ms": 7.0} for row in rows]))
+    take(bench, records)
+    assert {row["median_ms"] for row in json.loads((records / "speed.json").read_bytes())} == {7.0}
+
+
+def test_older_records_stay_where_they_are(records, tmp_path):
+    bench = shutil.copytree(records, tmp_path / "bench")
+    change(bench / "onnx.json", images=1)
+    older(bench)
+    assert take(bench, records) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("<!-- numbers: hom -->\n<!-- end -->", "no table is called 'hom'"),
+        ("<!-- numbers: home -->\n", "belongs to no pair"),
+        ("text <!-- end -->", "belongs to no pair"),
+    ],
+)
+def test_markers_that_lead_nowhere_are_named(text, why):
+    with pytest.raises(UserError, match=why):
+        rewrite(text, read_records(RECORDS))
+
+
+def test_records_that_cannot_be_are_named(records):
+    change(records / "onnx.json", machine="another", images=3)
+    with pytest.raises(UserError, match="measured differently: 3 images"):
+        rewrite("<!-- numbers: accuracy -->\n<!-- end -->", read_records(records))
+    (records / "onnx.json").write_text('[{"artifact": "a"}]')
+    with pytest.raises(UserError, match="not as it should be"):
+        rewrite("<!-- numbers: accuracy -->\n<!-- end -->", read_records(records))
+    (records / "onnx.json").write_text("[1]")
+    with pytest.raises(UserError, match="make bench-onnx"):
+        read_records(records)
