@@ -82,8 +82,9 @@ def install(paths: Sequence[Path], format: str, models: Path) -> list[Artifact]:
 
 def main() -> None:
     parser = Parser(prog="python -m demo_tools.assets", description=__doc__.splitlines()[0])
+    parser.epilog = "example: python -m demo_tools.assets android build/artifacts/acwface_dcn-decomposed-fp32-320-tflite"
     parser.add_argument("demo", choices=DEMOS, help="which app")
-    parser.add_argument("artifact", type=Path, nargs="+", help="folder")
+    parser.add_argument("artifact", type=Path, nargs="+", help="artifact folder")
     parser.add_argument("--models", type=Path, help="where they go (default: the app's own folder)")
     args = parser.parse_args()
     demo = DEMOS[args.demo]

@@ -19,11 +19,17 @@ def main() -> None:
     parser = Parser(prog="python -m model", description=__doc__.replace("``", ""))
     commands = parser.add_subparsers(dest="command", required=True)
 
-    summary = commands.add_parser("summary", help="parameters and multiply-accumulates of every variant")
+    summary = commands.add_parser(
+        "summary", help="parameters and multiply-accumulates of every variant", epilog="example: python -m model summary --size 320"
+    )
     summary.add_argument("--size", type=int, default=640, help="side of the square input, pixels (default: %(default)s)")
     summary.add_argument("--json", action="store_true", help="a JSON list instead of a table")
 
-    convert = commands.add_parser("convert", help="read a public RetinaFace or ACWFace checkpoint, write one of ours")
+    convert = commands.add_parser(
+        "convert",
+        help="read a public RetinaFace, ACWFace or BiRetina checkpoint, write one of ours",
+        epilog="example: python -m model convert mine.pth --out mine.safetensors",
+    )
     convert.add_argument("checkpoint", type=Path, help="a .pth file (or a .safetensors file, to check it)")
     convert.add_argument("--variant", choices=list(VARIANTS), help="what it must be (default: what it is)")
     convert.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")

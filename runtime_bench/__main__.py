@@ -94,7 +94,7 @@ def main() -> int:
         "report",
         help="records as one HTML page, Markdown and CSV",
         description="Show records of any runs together; figures of other photographs or scalings stand apart.",
-        epilog="example: python -m runtime_bench report build/bench/*.json --wider WIDER_FACE",
+        epilog="example: python -m runtime_bench report build/bench/onnx.json build/bench/tflite.json --wider WIDER_FACE",
     )
     report.add_argument("records", type=Path, nargs="+", metavar="JSON", help="records that `run` has written")
     report.add_argument("--wider", type=Path, metavar="ROOT", help="to show photographs that changed (default: sample photographs)")
@@ -114,7 +114,12 @@ def main() -> int:
         "--json", type=Path, default=Path("build/bench/ios.json"), metavar="FILE", help="all records (default: %(default)s)"
     )
 
-    commands.add_parser("devices", help="where artifacts can be run", description="What --device can name here, and what it is.")
+    commands.add_parser(
+        "devices",
+        help="where artifacts can be run",
+        description="What --device can name here, and what it is.",
+        epilog="example: python -m runtime_bench devices",
+    )
 
     judge = commands.add_parser(
         "evaluate",
@@ -180,7 +185,12 @@ def main() -> int:
     compare_.add_argument("artifacts", type=Path, nargs="+", metavar="ARTIFACT", help="artifact folder, of a fixed input size")
     compare_.add_argument("--naive", type=Path, nargs="+", default=[], metavar="ARTIFACT", help="exports without rewrites to compare with")
     compare_.add_argument(
-        "--threads", type=positive, nargs="+", default=sorted({1, os.cpu_count() or 1}), metavar="N", help="(default: 1 and all cores)"
+        "--threads",
+        type=positive,
+        nargs="+",
+        default=sorted({1, os.cpu_count() or 1}),
+        metavar="N",
+        help="of the runtimes (default: 1 and all cores)",
     )
     compare_.add_argument(
         "--json", type=Path, default=Path("build/bench/speed.json"), metavar="FILE", help="records (default: %(default)s)"

@@ -39,7 +39,11 @@ def main() -> None:
     parser = Parser(prog="python -m train", description=__doc__.replace("``", ""))
     commands = parser.add_subparsers(dest="command", required=True)
 
-    data = commands.add_parser("data", help="fetch WIDER FACE (about 4 GB) into the layout that everything here reads")
+    data = commands.add_parser(
+        "data",
+        help="fetch WIDER FACE (about 4 GB) into the layout that everything here reads",
+        epilog="example: python -m train data build/widerface",
+    )
     data.add_argument("root", type=Path, help="the folder to fill; a fetch that was broken off goes on")
 
     run = commands.add_parser(
@@ -64,27 +68,39 @@ def main() -> None:
 
     run.add_argument("--pseudo", type=Path, help="pseudo-labels, see the command of that name")
 
-    pseudo = commands.add_parser("pseudo", help="labels from a slow teacher: several scales and the mirror, merged; once for all runs")
+    pseudo = commands.add_parser(
+        "pseudo",
+        help="labels from a slow teacher: several scales and the mirror, merged; once for all runs",
+        epilog="example: python -m train pseudo --data WIDER --people photographs --teacher retinaface.pth --out build/pseudo.jsonl",
+    )
     pseudo.add_argument("--data", type=Path, required=True, help="a WIDER FACE root; its training photographs get landmarks")
     pseudo.add_argument("--people", type=Path, help="a folder of photographs without labels; they get faces")
     pseudo.add_argument("--teacher", type=Path, required=True, help="a checkpoint")
     pseudo.add_argument("--out", type=Path, required=True, help="the file to write; what was broken off goes on")
-    pseudo.add_argument("--threads", type=int, default=torch.get_num_threads(), help="(default: %(default)s)")
+    pseudo.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch (default: %(default)s)")
 
-    speed = commands.add_parser("bench", help="step time, torchvision's deformable convolution against the training forms")
-    speed.add_argument("--variant", choices=list(VARIANTS), default="acwface_dcn", help="(default: %(default)s)")
+    speed = commands.add_parser(
+        "bench",
+        help="step time, torchvision's deformable convolution against the training forms",
+        epilog="example: python -m train bench --images 4 --size 352 --repeats 3",
+    )
+    speed.add_argument("--variant", choices=list(VARIANTS), default="acwface_dcn", help="network (default: %(default)s)")
     speed.add_argument("--images", type=int, default=8, help="in a batch (default: %(default)s)")
     speed.add_argument("--size", type=int, default=352, help="side of the crops, pixels (default: %(default)s)")
     speed.add_argument("--repeats", type=int, default=5, help="timed steps of the fast forms (default: %(default)s)")
-    speed.add_argument("--threads", type=int, default=torch.get_num_threads(), help="(default: %(default)s)")
-    speed.add_argument("--device", default="cpu", help="(default: %(default)s)")
+    speed.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch (default: %(default)s)")
+    speed.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
 
-    offsets = commands.add_parser("offsets", help="how a deformable checkpoint uses its offsets, and its AP with and without them")
+    offsets = commands.add_parser(
+        "offsets",
+        help="how a deformable checkpoint uses its offsets, and its AP with and without them",
+        epilog="example: python -m train offsets model/weights/acwface_dcn.safetensors --data WIDER --limit 50",
+    )
     offsets.add_argument("checkpoint", type=Path, help="a checkpoint with deformable layers")
     offsets.add_argument("--data", type=Path, required=True, help="a WIDER FACE root")
     offsets.add_argument("--list", type=Path, help="validation images, one name a line (default: the validation set)")
     offsets.add_argument("--limit", type=int, help="the first so many of them (default: all)")
-    offsets.add_argument("--threads", type=int, default=torch.get_num_threads(), help="(default: %(default)s)")
+    offsets.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch (default: %(default)s)")
 
     args = parser.parse_args()
     if args.command == "data":

@@ -18,7 +18,9 @@ def main() -> None:
     parser = Parser(prog="python -m export.kernel", description=__doc__.replace("``", ""))
     commands = parser.add_subparsers(dest="command", required=True)
 
-    to_build = commands.add_parser("build", help="the libraries, for everything that this machine can build for")
+    to_build = commands.add_parser(
+        "build", help="the libraries, for everything that this machine can build for", epilog="example: python -m export.kernel build"
+    )
     for headers in HEADERS:
         option = f"--{headers.variable.lower().replace('_', '-')}"
         to_build.add_argument(
@@ -26,12 +28,20 @@ def main() -> None:
         )
     to_build.set_defaults(run=_build)
 
-    to_bench = commands.add_parser("bench", help="against ONNX Runtime's DeformConv, on every shape of the model")
+    to_bench = commands.add_parser(
+        "bench",
+        help="against ONNX Runtime's DeformConv, on every shape of the model",
+        epilog="example: python -m export.kernel bench --threads 1 --rounds 5",
+    )
     to_bench.add_argument("--threads", type=int, default=1, metavar="N", help="of ONNX Runtime (default: %(default)s)")
     to_bench.add_argument("--rounds", type=int, default=15, metavar="N", help="interleaved rounds (default: %(default)s)")
     to_bench.set_defaults(run=_bench)
 
-    to_count = commands.add_parser("count", help="ARM instructions on every shape of the model, exactly, under emulation")
+    to_count = commands.add_parser(
+        "count",
+        help="ARM instructions on every shape of the model, exactly, under emulation",
+        epilog="example: python -m export.kernel count",
+    )
     to_count.set_defaults(run=_count)
 
     args = parser.parse_args()

@@ -6,7 +6,6 @@ found lies in ``build/fuzz/TARGET/``; what was tried is a line of ``build/fuzz/l
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import re
@@ -28,9 +27,8 @@ HANG = 10
 def main() -> int:
     parser = Parser(prog="python -m tests.fuzz", description=__doc__.partition("\n\n")[0].replace("``", ""))
     parser.epilog = "example: python -m tests.fuzz image pth --seconds 60"
-    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="kinds of files (default: all)")
-    parser.add_argument("--seconds", type=positive, default=60, metavar="S", help="for each of them")
+    parser.add_argument("--seconds", type=positive, default=60, metavar="S", help="for each of them (default: %(default)s)")
     parser.add_argument("--show", action="store_true", help="only add up what earlier runs have tried")
     args = parser.parse_args()
     if args.show:
