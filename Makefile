@@ -87,6 +87,8 @@ FIXED_SIZE = $(foreach precision,$(PRECISION),$(foreach size,$(filter-out dynami
   $(OUT)/artifacts/$(VARIANT)-$(FIXED_ROUTE)-$(precision)-$(size)-$(1)))
 TFLITE_ARTIFACTS := $(call FIXED_SIZE,tflite)
 COREML_ARTIFACTS := $(call FIXED_SIZE,coreml)
+# What exporting does when all is there; an error where nothing was asked for.
+REQUIRE_FIXED = @$(if $(strip $(1)),:,echo "error: SIZE=$(SIZE) PRECISION=$(PRECISION) is no file: TFLite and Core ML need a fixed size, as SIZE=640, and fp32 or fp16" >&2; exit 2)
 
 .PHONY: help all setup test test-accuracy golden test-android android-assets test-ios ios-assets lint summary export-onnx bench-onnx export-tflite bench-tflite export-coreml bench-coreml bench bench-ios bench-report bench-arm arm-record export-all quantize sensitivity bench-speed detect native bench-kernel data train-shipped train-compare bench-train fuzz readme-numbers lock clean FORCE
 
@@ -186,6 +188,7 @@ bench-onnx: export-onnx ## size, latency, memory, AP and its drop, of those arti
 	  $(if $(WIDER),--wider "$(WIDER)" $(if $(LIST),--list "$(LIST)")) $(if $(LIMIT),--limit $(LIMIT))
 
 export-tflite: $(addsuffix /detector.json,$(TFLITE_ARTIFACTS)) ## TFLite artifacts of VARIANT, DCN, CHECKPOINT, PRECISION, SIZE
+	$(call REQUIRE_FIXED,$(TFLITE_ARTIFACTS))
 
 # $* is precision-size.
 $(OUT)/artifacts/$(VARIANT)-$(FIXED_ROUTE)-%-tflite/detector.json: $(OUT)/choices/$(VARIANT)-$(FIXED_ROUTE)-tflite $(CHECKPOINT_FILE) $(MAKERS) | .venv/.ready $(if $(filter custom,$(FIXED_ROUTE)),native)
@@ -197,6 +200,7 @@ bench-tflite: export-tflite ## the same for those
 	  $(if $(WIDER),--wider "$(WIDER)" $(if $(LIST),--list "$(LIST)")) $(if $(LIMIT),--limit $(LIMIT))
 
 export-coreml: $(addsuffix /detector.json,$(COREML_ARTIFACTS)) ## Core ML artifacts of VARIANT, DCN, CHECKPOINT, PRECISION, SIZE
+	$(call REQUIRE_FIXED,$(COREML_ARTIFACTS))
 
 $(OUT)/artifacts/$(VARIANT)-$(FIXED_ROUTE)-%-coreml/detector.json: $(OUT)/choices/$(VARIANT)-$(FIXED_ROUTE)-coreml $(CHECKPOINT_FILE) $(MAKERS) | .venv/.ready
 	$(PY) -m export coreml --variant $(VARIANT) $(if $(DCN),--dcn $(DCN)) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") \
@@ -252,6 +256,7 @@ export-all: .venv/.ready ## every export of acwface_dcn or VARIANT: parity, size
 
 # Float and integer in one run; an artifact that loses more than it may is not written.
 FORMATS ?= $(if $(filter bounded,$(DCN)),,onnx) $(if $(filter native,$(DCN)),,tflite) $(if $(filter native custom,$(DCN)),,coreml)
+$(if $(filter-out onnx tflite coreml,$(FORMATS)),$(error FORMATS=$(strip $(FORMATS)): onnx, tflite and coreml are known))
 INT8_SOURCES = $(if $(filter onnx,$(FORMATS)),$(ONNX_ARTIFACTS)) $(foreach format,$(filter-out onnx,$(FORMATS)),\
   $(foreach size,$(filter-out dynamic,$(SIZE)),$(OUT)/artifacts/$(VARIANT)-$(FIXED_ROUTE)-fp32-$(size)-$(format)))
 CALIBRATE = $(if $(CALIBRATION),--photos $(CALIBRATION)) $(if $(METHOD),--method $(METHOD))
