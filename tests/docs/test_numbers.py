@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from docs.numbers import MADE_BY, RECORDS, ROOT, TABLES, WHOLE, loose, pages, read_records, rewrite, take
+from docs.numbers import MADE_BY, RECORDS, ROOT, TABLES, WHOLE, loose, outdated, pages, read_records, rewrite, take
 from model.errors import UserError
 
 
@@ -38,6 +38,14 @@ def test_no_measured_figure_stands_outside_the_tables():
     for said in ("takes 23.4 ms here", "1.42x faster", "89.31 on Easy"):
         assert loose(f"<!-- numbers: home -->\n{said}\n<!-- end -->\nIt {said}.") == [f"It {said}."]
     assert not loose("scores to 1e-4, 0.05 px, Python 3.12, 640x640, at least 1,024 and 60 seconds")
+
+
+def test_figures_are_of_the_weights_that_the_project_ships(tmp_path):
+    published, weights = read_records(RECORDS), ROOT / "model" / "weights"
+    assert outdated(published, weights) == []
+    (tmp_path / "acwface_dcn.safetensors").write_bytes(b"others")
+    (tmp_path / "retinaface.safetensors").write_bytes(b"others, too")
+    assert len(outdated(published, tmp_path)) == len(published["exports.json"])
 
 
 def test_every_table_is_on_a_page_and_every_record_in_a_table():
