@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import re
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,15 +33,21 @@ class Found(Exception):
     """Carries a parser out of the ``main`` that has made it."""
 
 
-@pytest.fixture(params=COMMANDS)
-def parser(request, monkeypatch) -> argparse.ArgumentParser:
+def parser_of(module: str) -> argparse.ArgumentParser:
     def stop(self, *args):
         raise Found(self)
 
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
-    with pytest.raises(Found) as found:
-        importlib.import_module(request.param).main()
+    main = importlib.import_module(module).main
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", stop)
+        with pytest.raises(Found) as found:
+            main()
     return found.value.args[0]
+
+
+@pytest.fixture(params=COMMANDS)
+def parser(request) -> argparse.ArgumentParser:
+    return parser_of(request.param)
 
 
 def leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
@@ -86,6 +93,27 @@ def test_what_is_missing_is_found():
     parser.add_argument("--quiet", action="store_true", help="no default to show")
     parser.add_argument("--bare")
     assert [line.partition(":")[0] for line in complaints(parser)] == ["p", "p --size", "p --out", "p --bare"]
+
+
+def commands_on_pages(program: str) -> list[list[str]]:
+    """The words of each command in a code block; of the architecture's page, which adds commands, none."""
+    pages = (path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if path.name != "architecture.md")
+    lines = (line for path in pages for line in re.findall(rf"^ {{4,}}({re.escape(program)} .*)", path.read_text(), re.MULTILINE))
+    return [shlex.split(line, comments=True) for line in dict.fromkeys(lines)]
+
+
+def test_commands_on_the_pages_are_understood():
+    parsers = {command.removesuffix(".__main__"): parser_of(command) for command in COMMANDS}
+    commands = [words for words in commands_on_pages(".venv/bin/python -m") if words[2] != "pytest"]
+    assert len(commands) > 20
+    for _, _, module, *arguments in commands:
+        parsers[module].parse_args(arguments)
+
+
+@pytest.mark.parametrize("words", commands_on_pages("make"), ids=" ".join)
+def test_make_has_the_targets_on_the_pages(words, tmp_path):
+    tried = subprocess.run([*words, "-n", f"OUT={tmp_path / 'out'}"], cwd=ROOT, capture_output=True, text=True)
+    assert tried.returncode == 0, tried.stderr
 
 
 def test_make_help_names_every_target_and_variable():
