@@ -309,7 +309,7 @@ def read_results(path: Path) -> list[Result]:
     try:
         results = msgspec.json.decode(path.read_bytes(), type=list[Result])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: {error}; run the benchmark again") from None
+        raise UserError(f"{path}: {error}; records are what `python -m runtime_bench run` writes, run it again") from None
     for result in results:
         times = result.latency_ms
         if times and not 0 < times.min <= times.median <= times.p90 <= times.p99 or result.load_ms is not None and not result.load_ms > 0:
