@@ -417,6 +417,8 @@ def main() -> int:
     )
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where text and records disagree")
     args = parser.parse_args()
+    if not args.check and not args.bench.is_dir():
+        raise UserError(f"{args.bench} is no folder of records; measure something, or pass --check")
     for line in [] if args.check else take(args.bench, RECORDS):
         print(line)
     records = read_records(RECORDS)

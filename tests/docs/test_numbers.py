@@ -6,7 +6,8 @@ import shutil
 
 import pytest
 
-from docs.numbers import MADE_BY, RECORDS, ROOT, TABLES, WHOLE, loose, outdated, pages, read_records, rewrite, take
+from docs.numbers import MADE_BY, RECORDS, ROOT, TABLES, WHOLE, loose, main, outdated, pages, read_records, rewrite, take
+from model.cli import run_command
 from model.errors import UserError
 
 
@@ -117,6 +118,31 @@ def test_older_records_stay_where_they_are(records, tmp_path):
     change(bench / "onnx.json", images=1)
     older(bench)
     assert take(bench, records) == []
+
+
+def test_the_command_names_a_folder_that_is_not_there(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("sys.argv", ["numbers", str(tmp_path / "nowhere")])
+    assert run_command(main) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'nowhere'} is no folder of records; measure something, or pass --check\n"
+
+
+def test_the_check_says_what_differs_and_writes_nothing(monkeypatch, records, tmp_path, capsys):
+    shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=lambda *_: ["__pycache__"])
+    shutil.copy(ROOT / "README.md", tmp_path)
+    shutil.copytree(ROOT / "model" / "weights", tmp_path / "model" / "weights")
+    monkeypatch.setattr("docs.numbers.ROOT", tmp_path)
+    monkeypatch.setattr("docs.numbers.RECORDS", records)
+    monkeypatch.setattr("sys.argv", ["numbers", "--check"])
+    assert run_command(main) == 0
+    page = tmp_path / "docs" / "int8.md"
+    page.write_text(text := page.read_text().replace("| 0.32 |", "| 0.33 |"))
+    assert run_command(main) == 1
+    assert capsys.readouterr().err == "error: docs/int8.md: other figures than in docs/records; run: make readme-numbers\n"
+    assert page.read_text() == text
+    monkeypatch.setattr("sys.argv", ["numbers", str(tmp_path)])
+    assert run_command(main) == 0
+    assert capsys.readouterr().out == "docs/int8.md: written\n"
+    assert page.read_text() == (ROOT / "docs" / "int8.md").read_text()
 
 
 @pytest.mark.parametrize(
