@@ -70,13 +70,16 @@ def _read(path: Path) -> Any:  # noqa: ANN401
 def take(bench: Path, folder: Path) -> list[str]:
     """Take over records of ``bench`` that are newer than those of ``folder``; a line about each that was or was not.
 
+    Commands write one file over and over; what was called ``int8-coreml.json`` to keep it counts as ``int8.json``, the oldest first.
     A record replaces the one of the same artifact if both were judged by the same photographs, so that a quick trial on a few of them
     never becomes a published figure. Speeds are comparable within one run only: they are replaced together or not at all.
     """
     said = []
-    for name in MADE_BY:
-        fresh, kept = bench / name, folder / name
-        if not fresh.is_file() or kept.is_file() and fresh.stat().st_mtime <= kept.stat().st_mtime:
+    published = {name: (folder / name).stat().st_mtime for name in MADE_BY if (folder / name).is_file()}
+    for fresh in sorted(bench.glob("*.*"), key=lambda path: path.stat().st_mtime):
+        name = fresh.name if fresh.name in MADE_BY else fresh.name.partition("-")[0] + fresh.suffix
+        kept = folder / name
+        if name not in MADE_BY or fresh.stat().st_mtime <= published.get(name, 0):
             continue
         before = _read(kept)
         after, complaints = _merged(name, before, _read(fresh))
@@ -157,7 +160,7 @@ def home(records: Records) -> str:
     ]
     for row in records["int8.json"]:
         source = results.get(re.sub(r"-[^-]+(-[^-]+-[^-]+)$", r"-fp32\1", row["artifact"]))
-        if source and row["dataset"] == WHOLE:
+        if source and row["dataset"] == WHOLE and row["passed"]:
             rows.append(
                 [
                     row["artifact"],
@@ -230,7 +233,7 @@ def int8(records: Records, formats: Sequence[str]) -> str:
     """INT8 against FP32; times where they were measured."""
     rows = [
         [
-            row["artifact"],
+            row["artifact"] if row["passed"] else f"{row['artifact']}, refused",
             str(row["images"]),
             *_accuracy(row["ap_int8"], row["drop"]),
             f"{row['size_ratio']:.2f}",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 
 import pytest
@@ -99,6 +100,20 @@ def test_a_new_artifact_is_published_when_all_photographs_have_judged_it(records
     (bench / "int8.json").write_text(json.dumps([row]))
     take(bench, records)
     assert f"| {name} | 0." in rewrite("<!-- numbers: home -->\n<!-- end -->", read_records(records))
+
+
+def test_files_that_were_kept_beside_each_other_count(records, tmp_path):
+    (bench := tmp_path / "bench").mkdir()
+    older(records)
+    row = json.loads((records / "int8.json").read_bytes())[-1] | {"dataset": WHOLE, "format": "onnx", "passed": False}
+    for name, when, ap in (("int8-b.json", 10, 11.0), ("int8-a.json", 20, 22.0), ("int8x.json", 30, 33.0)):
+        (bench / name).write_text(json.dumps([row | {"artifact": "one", "ap_int8": row["ap_int8"] | {"hard": ap}}]))
+        os.utime(bench / name, (when, when))
+    assert len(take(bench, records)) == 2
+    assert re.search(
+        r"^\| one, refused \| 358 \|.* 22\.00 \|", rewrite("<!-- numbers: int8 -->\n<!-- end -->", read_records(records)), re.MULTILINE
+    )
+    assert "| one |" not in rewrite("<!-- numbers: home -->\n<!-- end -->", read_records(records))
 
 
 def test_speeds_are_taken_together_or_not_at_all(records, tmp_path):
