@@ -146,7 +146,7 @@ HOME = (
 
 def home(records: Records) -> str:
     """Size, latency, AP and drop, a row for each format and precision."""
-    results = _exported(records) | {row["artifact"]: row for row in records["onnx.json"]}
+    results = {row["artifact"]: row for row in records["onnx.json"]} | _exported(records)
     shown = [results[name] for name in HOME if name in results]
     speeds = {row["artifact"]: row for row in _in_turn(records) if not row["route"].startswith("naive-")}
     rows = [
@@ -158,17 +158,22 @@ def home(records: Records) -> str:
         ]
         for row in shown
     ]
-    for row in records["int8.json"]:
-        source = results.get(re.sub(r"-[^-]+(-[^-]+-[^-]+)$", r"-fp32\1", row["artifact"]))
-        if source and row["dataset"] == WHOLE and row["passed"]:
-            rows.append(
-                [
-                    row["artifact"],
-                    f"{row['size_ratio'] * source['size_bytes'] / 1e6:.2f}",
-                    "-" if row["int8_ms"] is None else f"{row['int8_ms']:.1f}",
-                    *_accuracy(row["ap_int8"], row["drop"]),
-                ]
-            )
+    alike = (WHOLE, shown[0]["protocol"], True)
+    made_of = {  # what each was made of, in the order of the results
+        name: [row for row in records["int8.json"] if re.sub(r"-[^-]+(-[^-]+-[^-]+)$", r"-fp32\1", row["artifact"]) == name]
+        for name in results
+    }
+    rows += [
+        [
+            row["artifact"],
+            f"{row['size_ratio'] * results[name]['size_bytes'] / 1e6:.2f}",
+            "-" if row["int8_ms"] is None else f"{row['int8_ms']:.1f}",
+            *_accuracy(row["ap_int8"], row["drop"]),
+        ]
+        for name, quantized in made_of.items()
+        for row in quantized
+        if (row["dataset"], row["protocol"], row["passed"]) == alike
+    ]
     table = _table(["artifact", "MB", "ms", *SUBSETS, "drop e / m / h"], rows)
     return f"{table}\n\n`ms`: the network alone, {_conditions(list(speeds.values()))}; INT8 in runs of their own. AP: {_judged(shown)}."
 

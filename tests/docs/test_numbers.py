@@ -95,11 +95,18 @@ def test_a_trial_on_a_few_photographs_is_not_published(records, tmp_path):
 def test_a_new_artifact_is_published_when_all_photographs_have_judged_it(records, tmp_path):
     (bench := tmp_path / "bench").mkdir()
     older(records)
-    name = "acwface_dcn-custom-int8-640-onnx"
-    row = json.loads((records / "int8.json").read_bytes())[-1] | {"artifact": name, "dataset": WHOLE, "format": "onnx"}
+    name = "acwface_dcn-decomposed-int8-640-onnx"
+    assert name not in (records / "int8.json").read_text()
+    row = json.loads((records / "int8.json").read_bytes())[0] | {"artifact": name, "dataset": WHOLE, "format": "onnx"}
     (bench / "int8.json").write_text(json.dumps([row]))
     take(bench, records)
     assert f"| {name} | 0." in rewrite("<!-- numbers: home -->\n<!-- end -->", read_records(records))
+    (bench / "int8.json").write_text(json.dumps([row | {"protocol": "original"}]))
+    shutil.copy(RECORDS / "int8.json", records)
+    older(records)
+    take(bench, records)
+    assert name in (records / "int8.json").read_text()
+    assert name not in rewrite("<!-- numbers: home -->\n<!-- end -->", read_records(records))  # at another size
 
 
 def test_files_that_were_kept_beside_each_other_count(records, tmp_path):
