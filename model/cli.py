@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from model.errors import UserError
+from model.interrupt import end_now
 
 SIZES = range(32, 4097)
 """Sides of a fixed network input, pixels."""
@@ -33,8 +34,11 @@ def run_command(main: Callable[[], int | None]) -> int:
         What ``main`` returns (``None`` counts as 0), 2 after a :class:`UserError`, an operating-system error or a missing package,
         130 after Ctrl-C, 143 after SIGTERM. Anything else is a bug of ours and keeps its traceback.
     """
+    quiet = signal.getsignal(signal.SIGINT) is end_now
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
+        if quiet:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names have characters that a terminal may not
     try:
@@ -59,6 +63,9 @@ def run_command(main: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    finally:
+        if quiet:  # until the interpreter is gone: its own last steps can be interrupted too
+            signal.signal(signal.SIGINT, end_now)
 
 
 def _terminate(*_: object) -> NoReturn:

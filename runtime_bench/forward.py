@@ -6,6 +6,11 @@ numpy, the runtime and no torch.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from model.interrupt import end_quietly
+
+    end_quietly()
+
 import sys
 from pathlib import Path
 

@@ -7,6 +7,11 @@ memory makes a difference of a few percent that lasts for all of its runs.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from model.interrupt import end_quietly
+
+    end_quietly()
+
 import resource
 import signal
 import subprocess

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from model.interrupt import end_quietly
+
+    end_quietly()
+
 import argparse
 import os
 import sys

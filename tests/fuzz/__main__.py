@@ -6,6 +6,11 @@ found lies in ``build/fuzz/TARGET/``; what was tried is a line of ``build/fuzz/l
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from model.interrupt import end_quietly
+
+    end_quietly()
+
 import importlib.util
 import json
 import re
