@@ -34,6 +34,7 @@
 #   FUZZ="image pth" SECONDS=60  kinds of files for make fuzz (default: all), and for how long each
 #   SPEED_SIZES="640 320" input sizes of make bench-speed
 #   CHECK=1               make readme-numbers: write nothing, fail where a text says something else than its record
+#   CHAOS="train detect" TIMES=50 SEED=0  commands for make chaos (default: all), how many moments, and which
 #   PYTHON=python3.12     interpreter that .venv is made with (default: the first suitable one found)
 
 SHELL := /bin/bash
@@ -90,7 +91,10 @@ COREML_ARTIFACTS := $(call FIXED_SIZE,coreml)
 # What exporting does when all is there; an error where nothing was asked for.
 REQUIRE_FIXED = @$(if $(strip $(1)),:,echo "error: SIZE=$(SIZE) PRECISION=$(PRECISION) is no file: TFLite and Core ML need a fixed size, as SIZE=640, and fp32 or fp16" >&2; exit 2)
 
-.PHONY: help all setup test test-accuracy golden test-android android-assets test-ios ios-assets lint summary export-onnx bench-onnx export-tflite bench-tflite export-coreml bench-coreml bench bench-ios bench-report bench-arm arm-record export-all quantize sensitivity bench-speed detect native bench-kernel data train-shipped train-compare bench-train fuzz readme-numbers lock clean FORCE
+# Appear whole. On Ctrl-C make would delete the description, and the next export would take the rest for somebody's folder.
+.PRECIOUS: $(addsuffix /detector.json,$(ONNX_ARTIFACTS) $(TFLITE_ARTIFACTS) $(COREML_ARTIFACTS))
+
+.PHONY: help all setup test test-accuracy golden test-android android-assets test-ios ios-assets lint summary export-onnx bench-onnx export-tflite bench-tflite export-coreml bench-coreml bench bench-ios bench-report bench-arm arm-record export-all quantize sensitivity bench-speed detect native bench-kernel data train-shipped train-compare bench-train fuzz readme-numbers chaos lock clean FORCE
 
 help: ## list the targets
 	@sed -n '/^#/!q;s/^# \{0,1\}//p;s/^#$$//p' Makefile
@@ -120,6 +124,9 @@ test: .venv/.ready ## the tests: fast, no root, no network
 
 fuzz: .venv/.ready ## feed damaged and hostile files to everything that reads files, SECONDS=60 for each kind; needs pip install atheris
 	$(PY) -m tests.fuzz $(FUZZ) --seconds $(or $(SECONDS),60)
+
+chaos: .venv/.ready ## end commands at random moments, TIMES=50, and look whether anything half-written is taken for whole (an hour)
+	$(PY) -m tests.chaos $(CHAOS) --times $(or $(TIMES),50) --seed $(or $(SEED),0)
 
 test-accuracy: .venv/.ready ## WIDER FACE accuracy of the public weights, torch and ONNX (minutes)
 	$(PY) -m pytest -m accuracy
