@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,11 +158,12 @@ class Trainer:
                 batch = next(loader)
                 waited = time.perf_counter() - start
                 rate = set_rate(self.optimizer, recipe.optimizer, share)
-                terms = self.step(batch, share)
-                seconds = time.perf_counter() - start
-                progress.step += 1
-                progress.seconds += min(seconds, _LONGEST_STEP)
-                log.step(progress, rate, seconds, waited, terms)
+                with _to_its_end():  # the state of half an update is no state to go on from
+                    terms = self.step(batch, share)
+                    seconds = time.perf_counter() - start
+                    progress.step += 1
+                    progress.seconds += min(seconds, _LONGEST_STEP)
+                    log.step(progress, rate, seconds, waited, terms)
                 bar.set_postfix(step=progress.step, rate=f"{rate:.1e}", wait=f"{waited:.2f}", **log.smooth)
                 bar.update(min(self._share(), 1.0) - bar.n)
                 if progress.seconds - saved > recipe.checkpoint_minutes * 60:
@@ -335,10 +337,12 @@ class _Log:
         if step and path.is_file():
             with path.open(newline="") as file:
                 kept = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
-        self._file = path.open("w", newline="")
+        with atomic_file(path) as temporary, temporary.open("w", newline="") as file:  # a killed resumption keeps the earlier rows
+            fresh = csv.DictWriter(file, self.FIELDS)
+            fresh.writeheader()
+            fresh.writerows(kept)
+        self._file = path.open("a", newline="")
         self._writer = csv.DictWriter(self._file, self.FIELDS)
-        self._writer.writeheader()
-        self._writer.writerows(kept)
         self._board = _summary_writer(path.parent, step)
 
     def step(self, progress: Progress, rate: float, seconds: float, waited: float, terms: Mapping[str, float]) -> None:
@@ -429,6 +433,23 @@ def _stop_on_signals() -> None:
     if threading.current_thread() is threading.main_thread():  # Python's rule
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
+
+
+@contextmanager
+def _to_its_end() -> Iterator[None]:
+    """Signals that ask for an end wait until the block has ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked: list[int] = []
+    handlers = {number: signal.signal(number, lambda number, _: asked.append(number)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if asked:
+        raise KeyboardInterrupt
 
 
 class _Steps:

@@ -325,24 +325,45 @@ def test_command_line_end_to_end(tmp_path: Path) -> None:
     assert len((tmp_path / "other" / LOG).read_text().splitlines()) == 2
 
 
-def test_sigterm_saves_before_the_end(tmp_path: Path) -> None:
-    trainer = _trainer(tmp_path, replace(RECIPE, steps=1000, checkpoint_minutes=60.0))
-    step = Trainer.step
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_amid_an_update_waits_for_its_end_and_the_state_is_saved(tmp_path: Path, number: signal.Signals) -> None:
+    whole = _trainer(tmp_path / "whole", replace(RECIPE, checkpoint_minutes=60.0))
+    whole.run()
+    stopped = _trainer(tmp_path / "stopped", replace(RECIPE, checkpoint_minutes=60.0))
+    update = stopped.averaged.update_parameters
 
-    def interrupt(self: Trainer, *args: object) -> dict[str, float]:
-        if self.progress.step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, *args)
+    def interrupt(detector: torch.nn.Module) -> None:
+        if stopped.progress.step == 2:  # the weights have been updated, their average has not
+            os.kill(os.getpid(), number)
+        update(detector)
 
+    stopped.averaged.update_parameters = interrupt
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    trainer.step = interrupt.__get__(trainer)
     try:
         with pytest.raises(KeyboardInterrupt):
-            trainer.run()
+            stopped.run()
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    assert torch.load(tmp_path / STATE, weights_only=True)["progress"]["step"] == 2
+        for signalled, handler in handlers.items():
+            signal.signal(signalled, handler)
+    assert torch.load(tmp_path / "stopped" / STATE, weights_only=True)["progress"]["step"] == 3
+    resumed = _trainer(tmp_path / "stopped", replace(RECIPE, checkpoint_minutes=60.0))
+    resumed.resume()
+    resumed.run()
+    assert _losses(tmp_path / "stopped") == _losses(tmp_path / "whole")
+    assert all(torch.equal(value, whole.averaged.state_dict()[name]) for name, value in resumed.averaged.state_dict().items())
+
+
+def test_a_resumption_that_is_killed_at_once_keeps_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _trainer(tmp_path, replace(RECIPE, steps=2)).run()
+    log = (tmp_path / LOG).read_text()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(csv.DictWriter, "writerows", killed)
+    with pytest.raises(KeyboardInterrupt):
+        engine._Log(tmp_path / LOG, 2)
+    assert (tmp_path / LOG).read_text() == log
 
 
 def test_two_processes_train_one_network(tmp_path: Path) -> None:
