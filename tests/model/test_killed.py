@@ -89,6 +89,41 @@ def test_terminated_is_ended_with_what_is_half_made_removed(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("room", ["model", "export", "export.kernel", "quantize", "runtime_bench", "runtime_bench.latency", "train"])
+def test_ctrl_c_while_a_program_imports_is_one_line(room):
+    program = (
+        "import os, runpy, signal, sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name in ('argparse', 'resource'): os.kill(os.getpid(), signal.SIGINT)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler); sys.meta_path.insert(0, Interrupted())\n"
+        f"runpy.run_module({room!r}, run_name='__main__')"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "interrupted\n")
+
+
+def test_ctrl_c_is_an_exception_while_a_command_runs_and_ends_the_process_behind_it():
+    program = (
+        "import os, signal, sys; from model.interrupt import end_quietly; from model.cli import run_command\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler); end_quietly()\n"
+        "def main():\n"
+        "    try: os.kill(os.getpid(), signal.SIGINT)\n"
+        "    finally: print('cleaned')\n"
+        "print(run_command(main), flush=True); os.kill(os.getpid(), signal.SIGINT); print('not reached')"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "cleaned\n130\n", "interrupted\ninterrupted\n")
+
+
+def test_an_ignored_ctrl_c_stays_ignored():
+    program = (
+        "import os, signal; from model.interrupt import end_quietly; end_quietly(); os.kill(os.getpid(), signal.SIGINT); print('here')"
+    )
+    command = ["bash", "-c", 'trap "" INT; exec "$0" -c "$1"', sys.executable, program]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "here\n"
+
+
 def test_a_full_disk_is_one_line_with_the_file_in_it(tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
