@@ -94,6 +94,7 @@ def default_checkpoint(variant: str) -> Checkpoint:
 
 
 def _read_own(path: Path) -> tuple[ModelConfig, dict[str, Tensor], str]:
+    path.open("rb").close()  # of a file that may not be read safetensors says that there is none
     try:
         with safe_open(path, framework="pt") as file:
             try:

@@ -255,7 +255,7 @@ def _end(name: str, folders: Folders, which: signal.Signals, moment: float, rema
     if _log_rows(folders) < logged:
         faults.append(f"log.csv had {logged} rows, and has {_log_rows(folders)}")
     if which != signal.SIGKILL and not over:
-        faults += _said_too_much(said, which)
+        faults += _said_wrongly(said, which, process.returncode)
         faults += [f"left behind: {path}" for path in sorted(set(_hidden(folders)) - hidden)]
     shutil.rmtree(folders.scratch)
     folders.scratch.mkdir()
@@ -270,8 +270,8 @@ def _kill(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def _said_too_much(said: str, which: signal.Signals) -> list[str]:
-    """What a person who pressed Ctrl-C should not have to read."""
+def _said_wrongly(said: str, which: signal.Signals, code: int) -> list[str]:
+    """What a person who pressed Ctrl-C should not have to read, or should have read."""
     faults = []
     for traceback in re.findall(r"^Traceback.*?(?=^\S(?!.*Traceback)[^\n]*$)", said, re.MULTILINE | re.DOTALL):
         if str(ROOT) in traceback.replace(f"{ROOT}/.venv", ""):  # else of the interpreter's own start
@@ -281,8 +281,9 @@ def _said_too_much(said: str, which: signal.Signals) -> list[str]:
         faults.append("an exception that was ignored: " + said[said.index("Exception ignored") :][:600])
     if which == signal.SIGINT and not faults:
         lines = re.findall(r"^interrupted$", said, re.MULTILINE)
-        if len(lines) > 1 or (not lines and "Interrupt" not in said and "KeyboardInterrupt" not in said):
-            faults.append(f"{len(lines)} lines say that it was interrupted: {said[-300:]}")
+        # None where the command had just ended, or had not begun: then make, or the interpreter, is ended by the signal itself.
+        if len(lines) > 1 or (not lines and code != -which):
+            faults.append(f"exit code {code}, and {len(lines)} lines say that it was interrupted: {said[-300:]}")
     return faults
 
 

@@ -147,3 +147,15 @@ def test_a_full_disk_while_a_checkpoint_is_written(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="cannot be written: I/O error: No space left"):
         save_checkpoint(default_checkpoint("retinaface").detector, tmp_path / "a.safetensors", "test")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_without_permission_is_not_said_to_be_missing(tmp_path, monkeypatch):
+    from model.checkpoint import default_checkpoint, load_checkpoint, save_checkpoint
+
+    def forbidden(path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    save_checkpoint(default_checkpoint("retinaface").detector, tmp_path / "a.safetensors", "test")
+    monkeypatch.setattr("pathlib.Path.open", forbidden)
+    with pytest.raises(PermissionError):
+        load_checkpoint(tmp_path / "a.safetensors")
