@@ -18,7 +18,7 @@ from model.postprocess import Detections
 from model.preprocess import load_image
 from runtime_bench.detect import FaceDetector
 from runtime_bench.record import ImageTimes, SubsetAP
-from runtime_bench.widerface import EVALUATION, WiderFace, average_precision, count_levels
+from runtime_bench.widerface import EVALUATION, Counts, WiderFace, average_precision, count_levels
 
 if TYPE_CHECKING:
     from runtime_bench.peers import PeerDetector
@@ -47,7 +47,7 @@ class Evaluation:
     """In the network, of all images."""
     scoring_s: float = 0.0
     """For average precision."""
-    counts: np.ndarray | None = None
+    counts: Counts | None = None
     """By :func:`runtime_bench.widerface.count_levels`."""
 
 

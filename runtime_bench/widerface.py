@@ -132,7 +132,7 @@ def _read_mat(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path} is damaged ({error}); copy it again") from None
 
 
-def average_precision(truth: Sequence[GroundTruth], detections: Sequence[Detections], counts: np.ndarray | None = None) -> dict[str, float]:
+def average_precision(truth: Sequence[GroundTruth], detections: Sequence[Detections], counts: Counts | None = None) -> dict[str, float]:
     """Average precision of each subset.
 
     Args:
@@ -142,7 +142,7 @@ def average_precision(truth: Sequence[GroundTruth], detections: Sequence[Detecti
     Returns:
         Percent for each name of :data:`SUBSETS`; NaN where the subset has no face in these images.
     """
-    together = (count_levels(truth, detections) if counts is None else counts).sum(axis=0, dtype=np.float64)
+    together = (counts or count_levels(truth, detections)).together()
     return dict(zip(SUBSETS, _area(together, _count_faces(truth).sum(axis=0)).tolist(), strict=True))
 
 
@@ -150,11 +150,11 @@ _CURVE_POINTS = 100
 
 
 def precision_recall(
-    truth: Sequence[GroundTruth], detections: Sequence[Detections], counts: np.ndarray | None = None
+    truth: Sequence[GroundTruth], detections: Sequence[Detections], counts: Counts | None = None
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Recall and precision at every tenth score level, for each name of :data:`SUBSETS` that has a face; arguments as those of
     :func:`average_precision`."""
-    together = (count_levels(truth, detections) if counts is None else counts).sum(axis=0, dtype=np.float64)
+    together = (counts or count_levels(truth, detections)).together()
     faces = _count_faces(truth).sum(axis=0)
     step = LEVELS // _CURVE_POINTS
     curves = {}
@@ -168,13 +168,15 @@ def precision_recall(
 RESAMPLES = 1000
 MINIMUM_IMAGES = 10
 """With fewer, resampling sees too little of how photographs differ to speak of an interval."""
+_BLOCK = 512
+"""Images whose counts are spread out over all levels at once, 8 kB each; their sums stay below 2^24, where float32 is exact."""
 
 
 def drop_intervals(
     truth: Sequence[GroundTruth],
     reference: Sequence[Detections],
     found: Sequence[Detections],
-    counts: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
+    counts: tuple[Counts | None, Counts | None] = (None, None),
 ) -> dict[str, tuple[float, float] | None]:
     """How far a drop in average precision may be due to the choice of images: its bootstrapped 95 % interval.
 
@@ -188,14 +190,21 @@ def drop_intervals(
         The 2.5th and 97.5th percentile of ``AP of reference - AP of found``, percentage points, for each name of :data:`SUBSETS`;
         ``None`` where fewer than :data:`MINIMUM_IMAGES` have a face of the subset.
     """
-    draws = np.random.default_rng(0).multinomial(len(truth), np.full(len(truth), 1 / len(truth)), RESAMPLES).astype(np.float32)
+    random, shares = np.random.default_rng(0), np.full(len(truth), 1 / len(truth))
+    draws = np.empty((RESAMPLES, len(truth)), np.uint16)
+    for draw in draws:
+        draw[:] = random.multinomial(len(truth), shares)
     faces = _count_faces(truth)
+    blocks = [slice(start, start + _BLOCK) for start in range(0, len(truth), _BLOCK)]
+    totals = sum(draws[:, block].astype(np.float32) @ faces[block].astype(np.float32) for block in blocks)
     drops = np.zeros((RESAMPLES, len(SUBSETS)))
     for sign, detections, known in ((1, reference, counts[0]), (-1, found, counts[1])):
-        of_images = count_levels(truth, detections) if known is None else known
+        of_images = known or count_levels(truth, detections)
         for column in range(len(SUBSETS)):
-            drawn = (draws @ of_images[:, column].reshape(len(truth), -1)).reshape(RESAMPLES, LEVELS, 2)
-            drops[:, column] += sign * _area(drawn.astype(np.float64), draws @ faces[:, column])
+            drawn = np.zeros((RESAMPLES, 2 * LEVELS))
+            for block in blocks:
+                drawn += draws[:, block].astype(np.float32) @ of_images.of_block(block, column).reshape(-1, 2 * LEVELS)
+            drops[:, column] += sign * _area(drawn.reshape(RESAMPLES, LEVELS, 2), totals[:, column])
     enough = (faces > 0).sum(axis=0) >= MINIMUM_IMAGES
     # A draw may hold no face of a rare subset, and then has no AP.
     bounds = [tuple(np.nanpercentile(drops[:, column], (2.5, 97.5)).tolist()) if enough[column] else None for column in range(len(SUBSETS))]
@@ -207,30 +216,54 @@ def _count_faces(truth: Sequence[GroundTruth]) -> np.ndarray:
     return np.array([[int(faces.subsets[subset].sum()) for subset in SUBSETS] for faces in truth], np.int64)
 
 
-def count_levels(truth: Sequence[GroundTruth], detections: Sequence[Detections]) -> np.ndarray:
-    """What average precision and all its relatives are made of.
+@dataclass(frozen=True)
+class Counts:
+    """What average precision and all its relatives are made of: a row for each detection, image by image."""
 
-    Returns:
-        ``(images, subsets, LEVELS, 2)`` float32: detections that count and faces found, at each level; whole numbers below 2^24, so sums
-        are exact.
-    """
+    ends: np.ndarray
+    """``(images,)``: how many rows there are up to each image's last one. Images without a face have none: as in the official tools,
+    detections are not counted against them."""
+    levels: np.ndarray
+    """``(D,)`` int16: the first score level that each detection reaches."""
+    marks: np.ndarray
+    """``(D, subsets, 2)`` bool: whether it counts, and whether it is the first to find a face."""
+
+    def together(self) -> np.ndarray:
+        """``(subsets, LEVELS, 2)`` float64: detections that count and faces found at each level, of all images."""
+        at_levels = np.zeros((len(SUBSETS), LEVELS, 2))
+        for column, of_subset in enumerate(at_levels):
+            for mark in range(2):
+                of_subset[:, mark] = np.bincount(self.levels[self.marks[:, column, mark]], minlength=LEVELS)
+        return at_levels.cumsum(axis=1)
+
+    def of_block(self, images: slice, column: int) -> np.ndarray:
+        """``(images, LEVELS, 2)`` float32: the same of each of these images, for one subset."""
+        ends = self.ends[images]
+        first = self.ends[images.start - 1] if images.start else 0
+        owners = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=first))
+        at_levels = np.zeros((len(ends), LEVELS, 2), np.float32)
+        np.add.at(at_levels, (owners, self.levels[first : ends[-1]]), self.marks[first : ends[-1], column])
+        return at_levels.cumsum(axis=1, out=at_levels)
+
+
+def count_levels(truth: Sequence[GroundTruth], detections: Sequence[Detections]) -> Counts:
+    """Claim faces, image by image; see :class:`Counts`."""
     stretched = _stretch_scores([found.scores for found in detections])
-    of_images = np.zeros((len(truth), len(SUBSETS), LEVELS, 2), np.float32)
-    for faces, found, scores, counts in zip(truth, detections, stretched, of_images, strict=True):
-        # As the official tools do: without a face in the image, detections are not counted against it.
+    levels, marks, ends, end = [np.zeros(0, np.int16)], [np.zeros((0, len(SUBSETS), 2), bool)], [], 0
+    for faces, found, scores in zip(truth, detections, stretched, strict=True):
         if len(found) and len(faces.boxes):
             claimed, overlaps = claim_faces(faces.boxes, found.boxes)
-            # How many detections reach each level; they are sorted, so the rest is cumulative sums.
-            reach = np.searchsorted(-scores, -_levels(), side="right")
-            for of_subset, subset in zip(counts, SUBSETS, strict=True):
+            of_image = np.zeros((len(found), len(SUBSETS), 2), bool)
+            for column, subset in enumerate(SUBSETS):
                 inside = faces.subsets[subset]
-                ignored = overlaps & ~inside[claimed]
-                found_first = np.zeros(len(found), bool)
                 hits = np.flatnonzero(overlaps & inside[claimed])
-                found_first[hits[np.unique(claimed[hits], return_index=True)[1]]] = True
-                for column, counted in enumerate((~ignored, found_first)):
-                    of_subset[:, column] = np.concatenate([[0], np.cumsum(counted)])[reach]
-    return of_images
+                of_image[:, column, 0] = ~(overlaps & ~inside[claimed])
+                of_image[hits[np.unique(claimed[hits], return_index=True)[1]], column, 1] = True
+            levels.append(np.searchsorted(-_levels(), -scores).astype(np.int16))
+            marks.append(of_image)
+            end += len(found)
+        ends.append(end)
+    return Counts(np.array(ends), np.concatenate(levels), np.concatenate(marks))
 
 
 def _levels() -> np.ndarray:

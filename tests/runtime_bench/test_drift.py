@@ -116,6 +116,15 @@ def test_intervals_are_those_of_a_plain_bootstrap():
         assert intervals[subset][1] - intervals[subset][0] > 1
 
 
+def test_intervals_do_not_depend_on_how_many_images_are_counted_at_once(monkeypatch):
+    truth, before, after = crowd(3, 20)
+    before[7] = after[0] = found()
+    truth[19] = GroundTruth(np.zeros((0, 4), np.float32), dict.fromkeys(SUBSETS, np.zeros(0, bool)))
+    at_once = drop_intervals(truth, before, after)
+    monkeypatch.setattr("runtime_bench.widerface._BLOCK", 6)
+    assert drop_intervals(truth, before, after) == at_once
+
+
 def test_more_images_give_a_narrower_interval_and_no_change_gives_none():
     few, many = (drop_intervals(*crowd(1, images)) for images in (20, 320))
     for subset in SUBSETS:

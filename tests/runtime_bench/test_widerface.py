@@ -6,7 +6,7 @@ import scipy.io
 
 from model.errors import UserError
 from model.postprocess import Detections
-from runtime_bench.widerface import SUBSETS, GroundTruth, average_precision, load_validation, read_ground_truth
+from runtime_bench.widerface import SUBSETS, GroundTruth, average_precision, count_levels, load_validation, read_ground_truth
 
 
 def faces(*boxes, **subsets) -> GroundTruth:
@@ -66,6 +66,11 @@ def test_an_empty_subset_has_no_average_precision():
     ap = average_precision([faces(A, easy=[False])], [found((0.9, *A))])
     assert np.isnan(ap["easy"])
     assert ap["hard"] == pytest.approx(100)
+
+
+def test_what_is_kept_for_average_precision_is_a_few_bytes_for_each_image_and_detection():
+    counts = count_levels([faces(A, B)] * 50 + [faces()], [found((0.9, *A), (0.8, *B), (0.7, *FAR))] * 51)
+    assert sum(array.nbytes for array in vars(counts).values()) == 51 * 8 + 150 * (2 + 6)
 
 
 def plain_loops(truth, detections, subset) -> float:
