@@ -13,6 +13,7 @@ import json
 import math
 import os
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -390,7 +391,7 @@ def _detect(args: argparse.Namespace) -> int:
         raise UserError("--size goes with a checkpoint; an artifact has its own input size")
     detector = open_detector(args.model, threads=os.cpu_count() or 1, size=parse_size(args.size) if args.size else None)
     thresholds = Thresholds(score=args.score)
-    found, failed = [], False
+    failed, before = False, "["
     for path, out in zip(args.photos, _drawing_names(args.photos, args.out), strict=True):
         try:
             image = load_image(path)
@@ -404,13 +405,17 @@ def _detect(args: argparse.Namespace) -> int:
             draw_detections(image, detections).save(temporary, quality=92, subsampling=0)
         if not args.json:
             print(f"{path}: {len(detections)} face{'s' * (len(detections) != 1)}, drawn in {out}")
+            continue
         faces = [
             {"box": box.tolist(), "score": float(score), "landmarks": landmarks.tolist()}
             for box, score, landmarks in zip(detections.boxes, detections.scores, detections.landmarks, strict=True)
         ]
-        found.append({"photo": str(path), "width": image.shape[1], "height": image.shape[0], "drawing": str(out), "faces": faces})
+        said = {"photo": str(path), "width": image.shape[1], "height": image.shape[0], "drawing": str(out), "faces": faces}
+        # One list in all, which does not wait in memory for the last photograph.
+        print(f"{before}\n{textwrap.indent(json.dumps(said, indent=2), '  ')}", end="")
+        before = ","
     if args.json:
-        print(json.dumps(found, indent=2))
+        print("[]" if before == "[" else "\n]")
     return 2 if failed else 0
 
 
@@ -441,12 +446,14 @@ def _sqnr(args: argparse.Namespace) -> int:
 def _drawing_names(photos: Iterable[Path], folder: Path) -> Iterable[Path]:
     """``photo.jpg`` for each; photographs of one name from several folders get a number."""
     taken: set[str] = set()
+    last: dict[str, int] = {}
     for photo in photos:
-        name, number = photo.stem, 1
+        name, number = photo.stem, last.get(photo.stem, 1)
         while name in taken:
             number += 1
             name = f"{photo.stem}-{number}"
         taken.add(name)
+        last[photo.stem] = number
         yield folder / f"{name}.jpg"
 
 

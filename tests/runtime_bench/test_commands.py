@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from model.preprocess import load_image
+from runtime_bench.__main__ import _drawing_names
 from runtime_bench.drift import ap_drop
 from runtime_bench.latency import MLPERF
 from runtime_bench.record import Peak, SubsetAP, read_results
@@ -211,6 +213,7 @@ def test_detect_draws_and_lists(cli, artifact, public_weights, tmp_path):
     code, said, _ = cli("runtime_bench", "detect", artifact, PORTRAIT, twin, "--out", tmp_path / "drawn", "--json")
     assert code == 0
     first, second = json.loads(said)
+    assert said == json.dumps([first, second], indent=2) + "\n"
     assert {path.name for path in (tmp_path / "drawn").iterdir()} == {"astronaut.jpg", "astronaut-2.jpg"}
     (face,), (mirrored,) = first["faces"], second["faces"]
     assert face["score"] > 0.9
@@ -243,6 +246,13 @@ def test_detect_goes_on_after_a_bad_photograph(cli, artifact, tmp_path):
     assert code == 2
     assert "bad.jpg is not an image" in error_line(error)
     assert "astronaut.jpg" in said
+    assert cli("runtime_bench", "detect", artifact, tmp_path / "bad.jpg", "--json")[1] == "[]\n"
+
+
+def test_photographs_of_one_name_get_drawings_of_their_own():
+    photos = [Path(name) for name in ("a.jpg", "x/a.png", "a-2.jpg", "a.gif", "b.jpg", "a-2.png", "a.bmp")]
+    names = [path.name for path in _drawing_names(photos, Path("out"))]
+    assert names == ["a.jpg", "a-2.jpg", "a-2-2.jpg", "a-3.jpg", "b.jpg", "a-2-3.jpg", "a-4.jpg"]
 
 
 def test_detect_on_odd_photographs(cli, artifact, tmp_path):
