@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import os
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -16,6 +18,7 @@ import warnings
 from pathlib import Path
 
 import atheris
+import numpy as np
 
 MEMORY = 6 << 30
 """Bytes of data that a reader may hold, libraries included."""
@@ -26,7 +29,8 @@ PACKAGES = ["model", "runtime_bench", "train", "quantize", "PIL", "tomllib"]
 
 with atheris.instrument_imports(include=PACKAGES, enable_loader_override=False):
     from model.errors import UserError
-    from tests.fuzz import trees
+    from runtime_bench.detect import artifact_detector
+    from tests.fuzz import targets, trees
     from tests.fuzz.targets import TARGETS, Guard, reproducers
 
 from torch._weights_only_unpickler import Unpickler  # noqa: E402
@@ -38,6 +42,39 @@ target = TARGETS[name]
 folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
 guard = Guard(folder)
 found: set[str] = set()
+
+
+def require_readable(artifact) -> None:
+    """As that of :mod:`runtime_bench.latency`, by a copy of this process: starting another takes longer than reading a file."""
+    guard.on = False
+    said = folder / "said.txt"
+    child = os.fork()
+    if not child:
+        for number in (signal.SIGABRT, signal.SIGALRM, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)  # libFuzzer's would take them for its own
+        signal.alarm(5)
+        try:
+            network = artifact_detector(artifact, threads=1).runtime
+            for _ in range(2):
+                network.run(np.zeros((1, 3, *artifact.manifest.input.size), np.float32))
+        except UserError as error:
+            said.write_text(str(error))
+            os._exit(2)
+        except BaseException as error:
+            said.write_text("".join(traceback.format_exception(error)))
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    guard.on = True
+    if os.WIFSIGNALED(status):
+        raise UserError(f"the process that ran it was ended ({signal.strsignal(os.WTERMSIG(status))})")
+    if os.WEXITSTATUS(status) == 2:
+        raise UserError(said.read_text())
+    if status:
+        raise AssertionError(said.read_text())
+
+
+targets.require_readable = require_readable
 
 
 def place(error: BaseException) -> str:
