@@ -183,9 +183,16 @@ def in_clean_process(
 
 def require_readable(artifact: Artifact) -> None:
     """Let another process read and run a TFLite file before this one does: LiteRT trusts what it reads, and bytes that do not hold
-    together end the process. A :class:`UserError` if they do."""
+    together end the process, or take all of the memory. A :class:`UserError` if they do."""
     if artifact.manifest.format == "tflite" and artifact.manifest.input.size:
-        in_clean_process("runtime_bench.latency", np.zeros((1, 3, *artifact.manifest.input.size), np.float32), [artifact], 1, "--runs", 1)
+        tensor = np.zeros((1, 3, *artifact.manifest.input.size), np.float32)
+        options = ("--runs", 1, "--memory", memory_limit(*tensor.shape[2:]))
+        in_clean_process("runtime_bench.latency", tensor, [artifact], 1, *options)
+
+
+def memory_limit(height: int, width: int) -> int:
+    """Bytes of data that a process may have in which a network reads an input of this size: several times what a detector needs."""
+    return (2 << 30) + 500 * height * width
 
 
 def _measure(path: Path, tensor: np.ndarray, threads: int, runs: int, seconds: float) -> _Process:
@@ -241,7 +248,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of the runtime (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=RUNS, help="measured, after warm-up (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=0, help="go on until the measured runs have taken as long (default: %(default)s)")
+    parser.add_argument("--memory", type=int, metavar="BYTES", help="of data that this process may have (default: any amount)")
     args = parser.parse_args()
+    if args.memory:
+        resource.setrlimit(resource.RLIMIT_DATA, (args.memory, args.memory))
     print(msgspec.json.encode(_measure(args.artifact, np.load(args.input), args.threads, args.runs, args.seconds)).decode())
 
 

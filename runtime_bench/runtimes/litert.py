@@ -59,7 +59,7 @@ def open_interpreter(artifact: Artifact, threads: int, xnnpack: bool, keep_all: 
                 experimental_preserve_all_tensors=keep_all,
             )
             interpreter.allocate_tensors()
-    except (RuntimeError, ValueError) as error:
+    except (MemoryError, RuntimeError, ValueError) as error:  # the first where a file asks for more than there is
         raise UserError(f"{artifact.model_path}: LiteRT refuses it: {' '.join(str(error).split())}") from None
     return interpreter
 
@@ -121,6 +121,6 @@ class LiteRtRuntime:
             self._interpreter.set_tensor(self._input.index, self._input.rounded(np.ascontiguousarray(tensor.transpose(0, 2, 3, 1))))
             self._interpreter.invoke()
             values = {meaning: end.widened(self._interpreter.get_tensor(end.index)) for meaning, end in self._outputs.items()}
-        except (RuntimeError, ValueError) as error:
+        except (MemoryError, RuntimeError, ValueError) as error:
             raise UserError(f"{self._path}: LiteRT cannot run it: {' '.join(str(error).split())}") from None
         return first_of_batch(values, self._path)

@@ -30,6 +30,7 @@ PACKAGES = ["model", "runtime_bench", "train", "quantize", "PIL", "tomllib"]
 with atheris.instrument_imports(include=PACKAGES, enable_loader_override=False):
     from model.errors import UserError
     from runtime_bench.detect import artifact_detector
+    from runtime_bench.latency import memory_limit
     from tests.fuzz import targets, trees
     from tests.fuzz.targets import TARGETS, Guard, reproducers
 
@@ -53,6 +54,8 @@ def require_readable(artifact) -> None:
         for number in (signal.SIGABRT, signal.SIGALRM, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)  # libFuzzer's would take them for its own
         signal.alarm(5)
+        limit = memory_limit(*artifact.manifest.input.size) + (1 << 30)  # this process is larger than a fresh one
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
         try:
             network = artifact_detector(artifact, threads=1).runtime
             for _ in range(2):
