@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -122,6 +123,30 @@ def test_an_ignored_ctrl_c_stays_ignored():
     )
     command = ["bash", "-c", 'trap "" INT; exec "$0" -c "$1"', sys.executable, program]
     assert subprocess.run(command, capture_output=True, text=True).stdout == "here\n"
+
+
+def test_ctrl_c_behind_the_last_step_of_an_export_leaves_the_artifact(tmp_path):
+    """make deletes what it was about to make, and an artifact without its description is none."""
+    exporter = tmp_path / "python"
+    exporter.write_text('#!/bin/bash\nmkdir -p "${@: -1}"; echo whole > "${@: -1}/detector.json"; echo written; exec sleep 60\n')
+    exporter.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    process = subprocess.Popen(
+        ["make", "--silent", "-o", ".venv/.ready", f"PY={exporter}", f"OUT={tmp_path}", "VARIANT=retinaface", "SIZE=64", "export-onnx"],
+        cwd=Path(__file__).parents[2],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    while process.stdout.readline() not in ("written\n", ""):
+        pass
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=120)
+    assert process.returncode
+    assert (tmp_path / "artifacts" / "retinaface-none-fp32-64-onnx" / "detector.json").read_text() == "whole\n"
 
 
 def test_a_full_disk_is_one_line_with_the_file_in_it(tmp_path, monkeypatch):
