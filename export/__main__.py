@@ -152,8 +152,8 @@ def _show_stage(stage: str) -> None:
 
 
 def _say(out: Path, parity: Parity) -> None:
-    measured = f"{parity.scores:.1e} on scores, {parity.boxes_px:.1e} px on boxes, {parity.landmarks_px:.1e} px on landmarks"
-    print(f"{out}: differs from torch by {measured}")
+    landmarks = f", {parity.landmarks_px:.1e} px on landmarks" if parity.landmarks_px else ""
+    print(f"{out}: differs from torch by {parity.scores:.1e} on scores, {parity.boxes_px:.1e} px on boxes{landmarks}")
 
 
 if __name__ == "__main__":

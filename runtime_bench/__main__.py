@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+import torch
 
 from model.artifact import open_artifact
 from model.checkpoint import load_checkpoint
@@ -33,25 +34,25 @@ from runtime_bench.apps import import_records
 from runtime_bench.benchmark import artifact_inputs, benchmark, benchmark_peer, latency_input, peer_inputs
 from runtime_bench.changes import check_checkpoints, find_changes
 from runtime_bench.compare import Speed, comparable, compare
-from runtime_bench.detect import open_detector, torch_detector
+from runtime_bench.detect import FaceDetector, artifact_detector, open_detector, torch_detector
 from runtime_bench.devices import list_devices, open_device
 from runtime_bench.draw import draw_detections
-from runtime_bench.drift import References
-from runtime_bench.evaluate import evaluate, protocol
+from runtime_bench.drift import References, ap_gain
+from runtime_bench.evaluate import Evaluation, evaluate, protocol
 from runtime_bench.exports import Export, measure_exports
 from runtime_bench.html_report import write_report
-from runtime_bench.latency import COOL_DOWN_S, MLPERF, MLPERF_COOL_DOWN_S, RUNS, Timing
+from runtime_bench.latency import COOL_DOWN_S, MLPERF, MLPERF_COOL_DOWN_S, RUNS, Timing, require_readable
 from runtime_bench.options import add_dataset, open_dataset
 from runtime_bench.peers import open_peer
 from runtime_bench.profile import RUNS as PROFILE_RUNS
 from runtime_bench.profile import profile_artifact
 from runtime_bench.record import Result, gather_results, read_results
 from runtime_bench.remote import DeviceRuns, benchmark_on
-from runtime_bench.report import changes_table, exports_table, noise_table, profile_tables, results_table, speeds_table
+from runtime_bench.report import changes_table, exports_table, noise_table, profile_tables, results_table, rounded, speeds_table
 from runtime_bench.roofline import processor
 from runtime_bench.samples import PORTRAIT, sample_set
 from runtime_bench.sqnr import find_reference, measure_sqnr
-from runtime_bench.views import PROTOCOLS, SHORT_SIDES, ViewDetector
+from runtime_bench.views import ENLARGED, PROTOCOLS, SHORT_SIDES, ViewDetector
 
 SQNR_PHOTOGRAPHS = 4
 
@@ -129,21 +130,22 @@ def main() -> int:
 
     judge = commands.add_parser(
         "evaluate",
-        help="WIDER FACE AP of a checkpoint, run by torch in FP32",
-        description="AP of a checkpoint by the official protocol: what artifacts made from it are judged against.",
-        epilog="example: python -m runtime_bench evaluate mine.safetensors --wider WIDER_FACE",
+        help="WIDER FACE AP of a checkpoint, run by torch in FP32, or of an artifact",
+        description="AP by the official tools, of photographs looked at in one way or several.",
+        epilog="example: python -m runtime_bench evaluate mine.safetensors --wider WIDER_FACE --protocol multi-scale",
     )
-    judge.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=".safetensors or .pth file")
+    judge.add_argument("model", type=Path, metavar="CHECKPOINT_OR_ARTIFACT", help=".safetensors or .pth file, artifact folder")
     add_dataset(judge)
     how = judge.add_mutually_exclusive_group()
-    add_size(how, help="letterbox to this size, pixels (default: every photograph at its own size)")
+    add_size(how, help="letterbox to this size, checkpoints only, pixels (default: every photograph at its own size)")
     how.add_argument(
         "--protocol",
+        action="append",
         choices=list(PROTOCOLS),
-        help="look several times and vote: at its own size and in the mirror; with the short sides "
-        f"{', '.join(map(str, SHORT_SIDES))}; both, as in the published tables",
+        help=f"look once, at its own size or enlarged to a short side of {ENLARGED[0]}; or several times and vote: also in the mirror; "
+        f"with the short sides {', '.join(map(str, SHORT_SIDES))}; both. Repeated, it prints gains over the first, with 95 %% intervals",
     )
-    judge.add_argument("--json", action="store_true", help="a JSON object instead of a line")
+    judge.add_argument("--json", action="store_true", help="a JSON object a line instead")
 
     detect = commands.add_parser(
         "detect",
@@ -367,21 +369,51 @@ def _exports(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     size = parse_size(args.size) if args.size else None
-    checkpoint = load_checkpoint(args.checkpoint)
+    detector, said = _open_judged(args.model, size)
+    if args.protocol and detector.size:
+        raise UserError(f"{args.model} takes one size only, {protocol(detector.size)}; --protocol needs a checkpoint or one that takes any")
     dataset = open_dataset(args)
-    detector = torch_detector(checkpoint, size)
-    looking = ViewDetector(detector, PROTOCOLS[args.protocol]) if args.protocol else detector
-    name = args.protocol or protocol(size)
-    evaluation = evaluate(looking, dataset, args.checkpoint.name)
-    ap = msgspec.structs.asdict(evaluation.ap)
-    if args.json:
-        said = {"checkpoint": str(args.checkpoint), "variant": checkpoint.detector.config.variant, "weights": checkpoint.source}
-        said |= {"dataset": dataset.title, "protocol": name, "images": len(evaluation.detections), "ap": ap}
-        print(json.dumps(said, indent=2))
-    else:
-        figures = "  ".join(f"{subset} {'-' if value is None else f'{value:.2f}'}" for subset, value in ap.items())
-        print(f"{args.checkpoint}: {figures}  ({len(evaluation.detections)} images of {dataset.title}, scaling {name}, FP32 torch)")
-    return 2 if evaluation.failed else 0
+    evaluations: dict[str, Evaluation] = {}
+    for name in dict.fromkeys(args.protocol or [protocol(detector.size)]):
+        looking = ViewDetector(detector, PROTOCOLS[name]) if args.protocol else detector
+        found = evaluations[name] = evaluate(looking, dataset, f"{args.model.name}, {name}")
+        first = next(iter(evaluations.values()))
+        gains = ap_gain(dataset, first, found) if found is not first else None
+        if args.json:
+            judged = said | {"dataset": dataset.title, "protocol": name, "images": len(found.detections)}
+            print(json.dumps(judged | {"ap": msgspec.structs.asdict(found.ap)} | ({"gain": gains} if gains else {})), flush=True)
+            continue
+        figures = "  ".join(f"{subset} {_figure(value)}" for subset, value in msgspec.structs.asdict(found.ap).items())
+        how = f"{len(found.detections)} images of {dataset.title}, scaling {name}, {said['runtime']}"
+        print(f"{args.model}: {figures}  ({how})", flush=True)
+        if gains:
+            print(f"  gain over {args.protocol[0]}: {'  '.join(_gain(subset, *gain) for subset, gain in gains.items())}", flush=True)
+    return 2 if any(evaluation.failed for evaluation in evaluations.values()) else 0
+
+
+def _open_judged(path: Path, size: tuple[int, int] | None) -> tuple[FaceDetector, dict[str, str]]:
+    """A checkpoint or an artifact, on as many threads as torch takes, and what to call it."""
+    if not path.is_dir():
+        checkpoint = load_checkpoint(path)
+        variant = checkpoint.detector.config.variant
+        said = {"checkpoint": str(path), "variant": variant, "weights": checkpoint.source, "runtime": "FP32 torch"}
+        return torch_detector(checkpoint, size), said
+    if size:
+        raise UserError("--size goes with a checkpoint; an artifact has its own input size")
+    artifact = open_artifact(path)
+    require_readable(artifact)
+    detector = artifact_detector(artifact, torch.get_num_threads())
+    runtime = f"{detector.runtime.name} {detector.runtime.version}"
+    return detector, {"artifact": str(path), "variant": artifact.manifest.variant, "weights": artifact.manifest.weights, "runtime": runtime}
+
+
+def _gain(subset: str, value: float | None, bounds: tuple[float, float] | None) -> str:
+    interval = f" [{', '.join(rounded(bound, '+') for bound in bounds)}]" if bounds else ""
+    return f"{subset} {_figure(value, '+')}{interval}"
+
+
+def _figure(value: float | None, sign: str = "") -> str:
+    return "-" if value is None else rounded(value, sign)
 
 
 def _detect(args: argparse.Namespace) -> int:

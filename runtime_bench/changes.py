@@ -102,7 +102,7 @@ def _accuracy(old: Result, new: Result, limit: float) -> Iterator[Change]:
         # The reference is the same: what AP loses, the drop gains.
         intervals = [_drop_interval(result, subset) for result in (old, new)]
         beyond = abs(after - before) > AP_RESOLUTION and not _within(drops[1], intervals[0]) and not _within(drops[0], intervals[1])
-        yield Change(new.artifact, f"AP {subset}", "", before, after, beyond, beyond and before - after > limit)
+        yield Change(new.artifact, f"AP {subset}, {new.protocol}", "", before, after, beyond, beyond and before - after > limit)
 
 
 def _drop_interval(result: Result, subset: str) -> tuple[float, float]:

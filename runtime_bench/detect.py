@@ -77,7 +77,8 @@ class FaceDetector:
         prepared, outputs = answered.photograph.input, answered.outputs
         check_finite(outputs, self.runtime.name)
         anchors = make_anchors(*prepared.tensor.shape[2:], self.anchors.strides, self.anchors.min_sizes)
-        if [output.shape for output in outputs] != [(len(anchors),), (len(anchors), 4), (len(anchors), 10)]:
+        rows = len(anchors)
+        if [output.shape for output in outputs] not in ([(rows,), (rows, 4), (rows, landmarks)] for landmarks in (10, 0)):
             raise UserError(
                 f"{self.runtime.name} gives outputs of {' and '.join(str(output.shape) for output in outputs)} where there are "
                 f"{len(anchors)} anchors; the network and its description are not of each other, export it again"

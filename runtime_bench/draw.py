@@ -12,7 +12,7 @@ _LANDMARKS = ((255, 70, 70), (70, 130, 255), (255, 210, 0), (255, 90, 220), (0, 
 
 
 def draw_detections(image: np.ndarray, detections: Detections) -> Image.Image:
-    """Boxes, scores and landmarks on ``(H, W, 3)`` uint8 RGB, with strokes that fit the photograph's size."""
+    """Boxes, scores and, where there are any, landmarks on ``(H, W, 3)`` uint8 RGB, with strokes that fit the photograph's size."""
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
     stroke = max(2, round(max(picture.size) / 400))
@@ -26,6 +26,6 @@ def draw_detections(image: np.ndarray, detections: Detections) -> Image.Image:
         anchor = (max(left, 0), top - height if top >= height else max(top, 0) + stroke)
         draw.text(anchor, label, fill=_BOX, font=font, stroke_width=stroke, stroke_fill=(0, 0, 0))
         radius = max(1.0, min(stroke * 1.5, (right - left) / 20))
-        for (x, y), colour in zip(landmarks, _LANDMARKS, strict=True):
+        for (x, y), colour in zip(landmarks, _LANDMARKS[: len(landmarks)], strict=True):
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
     return picture

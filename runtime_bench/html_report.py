@@ -236,18 +236,19 @@ def _curves(results: Sequence[Result]) -> str:
 
 def _drops(results: Sequence[Result]) -> str:
     parts = []
-    for subset in SUBSETS:
-        rows = []
-        for result in results:
-            drop = getattr(result.drop, subset) if result.drop else None
-            if drop is None:
-                continue
-            interval = getattr(result.drop_interval, subset) if result.drop_interval else None
-            low, high = interval or (drop, drop)
-            text = rounded(drop, "+") + (f" [{rounded(low, '+')}, {rounded(high, '+')}]" if interval else "")
-            rows.append(Bar(named(result), drop, low, high, text))
-        if rows:
-            parts.append(f"<h3>{subset}</h3>{intervals(rows)}")
+    for (dataset, scaling, _), group in _grouped([result for result in results if result.drop], _photographs).items():
+        for subset in SUBSETS:
+            rows = []
+            for result in group:
+                drop = getattr(result.drop, subset)
+                if drop is None:
+                    continue
+                interval = getattr(result.drop_interval, subset) if result.drop_interval else None
+                low, high = interval or (drop, drop)
+                text = rounded(drop, "+") + (f" [{rounded(low, '+')}, {rounded(high, '+')}]" if interval else "")
+                rows.append(Bar(named(result), drop, low, high, text))
+            if rows:
+                parts.append(f"<h3>{subset}: {escape(dataset)}, {escape(scaling)}</h3>{intervals(rows)}")
     note = (
         "<p>Percentage points against the FP32 torch model of the same checkpoint on the same photographs: right of the line is a loss. "
         "The whisker holds 95 of 100 drops over photographs drawn anew; where there is none, there were too few.</p>"

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
+from model.artifact import Parity
 from runtime_bench.changes import Change
 from runtime_bench.compare import Speed
 from runtime_bench.exports import Export
@@ -249,7 +250,7 @@ def speeds_table(speeds: Sequence[Speed]) -> str:
             "-" if speed.vs_naive is None else f"{speed.vs_naive:.2f}x faster",
             "-" if speed.vs_retinaface is None else f"{speed.vs_retinaface:.2f}x its time",
             f"{speed.peak_memory_bytes / 1e6:.0f}",
-            *(f"{value:.1e}" for value in (speed.parity.scores, speed.parity.boxes_px, speed.parity.landmarks_px)),
+            *_parity(speed.parity),
         ]
         for speed in speeds
     ]
@@ -276,7 +277,7 @@ def exports_table(exports: Sequence[Export]) -> str:
                 export.artifact,
                 f"{result.size_bytes / 1e6:.2f}",
                 "-" if result.latency_ms is None else f"{result.latency_ms.median:.1f}",
-                *(f"{value:.1e}" for value in (parity.scores, parity.boxes_px, parity.landmarks_px)),
+                *_parity(parity),
                 *_percent(result.ap),
                 " / ".join(_percent(result.drop, sign="+")),
             ]
@@ -286,6 +287,11 @@ def exports_table(exports: Sequence[Export]) -> str:
     results = [export.result for export in exports if export.result]
     lines += drift_tables(results)
     return "\n".join(lines + list(dict.fromkeys(describe(result) for describe in (_latency, _accuracy) for result in results)))
+
+
+def _parity(parity: Parity) -> list[str]:
+    """Of scores, boxes and, where the network gives any, landmarks."""
+    return [f"{parity.scores:.1e}", f"{parity.boxes_px:.1e}", f"{parity.landmarks_px:.1e}" if parity.landmarks_px else "-"]
 
 
 _LISTED = 30

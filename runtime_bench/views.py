@@ -17,6 +17,9 @@ SHORT_SIDES = (500, 800, 1100, 1400, 1700)
 """Pixels, as RetinaFace was published with (Deng et al. 2020, section 4.3)."""
 LONGEST_SIDE = 1.5
 """Over the short side. Photographs that are longer are scaled by their long side instead, as the public evaluation code does."""
+ENLARGED = (1600, 2150)
+"""Pixels that the short side gets, and that the long side may have, where the public PyTorch RetinaFace looks once, "with the parameters of
+MXNet"."""
 
 
 class View(NamedTuple):
@@ -36,17 +39,24 @@ def multi_scale(height: int, width: int) -> list[View]:
     return [View(side / reach) for side in SHORT_SIDES]
 
 
+def enlarged(height: int, width: int) -> list[View]:
+    """As large as :data:`ENLARGED` lets it be."""
+    return [View(min(ENLARGED[0] / min(height, width), ENLARGED[1] / max(height, width)))]
+
+
 def with_mirror(views: Callable[[int, int], list[View]]) -> Callable[[int, int], list[View]]:
     return lambda height, width: [View(view.scale, mirrored) for view in views(height, width) for mirrored in (False, True)]
 
 
 PROTOCOLS = {
+    "original": original,
+    "short-side-1600": enlarged,
     "original-flip": with_mirror(original),
     "multi-scale": multi_scale,
     "multi-scale-flip": with_mirror(multi_scale),
 }
-"""By name: ways to look, beside one look at one scale, whose names :func:`runtime_bench.evaluate.protocol` gives. What all looks find is
-merged by :func:`vote`. The last is that of the published tables."""
+"""By name: ways to look, beside letterboxes, whose names :func:`runtime_bench.evaluate.protocol` gives. What several looks find is
+merged by :func:`vote`. The last is that of the paper's tables; the public PyTorch RetinaFace was published by the first two."""
 
 
 def look(detector: FaceDetector, image: np.ndarray, views: Iterable[View], thresholds: Thresholds) -> Iterator[tuple[View, Detections]]:
@@ -128,8 +138,9 @@ class ViewDetector:
 
     def finish(self, photograph: Waiting, thresholds: Thresholds) -> tuple[Detections, StageTimes]:
         """As :meth:`runtime_bench.detect.FaceDetector.finish`, the network included; times are not measured."""
-        raw = Thresholds(thresholds.score, nms_iou=1.0, top_k=thresholds.top_k, keep=thresholds.top_k)
         views = self.views(*photograph.image.shape[:2])
+        alone = len(views) == 1  # nobody to vote with: suppression, as ever
+        raw = thresholds if alone else Thresholds(thresholds.score, nms_iou=1.0, top_k=thresholds.top_k, keep=thresholds.top_k)
         seen = [found for _, found in look(self.detector, photograph.image, views, raw)]
         every = Detections(*(np.concatenate([getattr(found, field) for found in seen]) for field in ("boxes", "scores", "landmarks")))
-        return vote(every, thresholds.nms_iou, thresholds.keep), StageTimes(0.0, 0.0, 0.0)
+        return every if alone else vote(every, thresholds.nms_iou, thresholds.keep), StageTimes(0.0, 0.0, 0.0)

@@ -26,6 +26,7 @@ from model.errors import UserError
 from model.preprocess import InputSpec, load_image, prepare
 from runtime_bench.detect import torch_detector
 from runtime_bench.evaluate import evaluate as evaluate_detector
+from runtime_bench.evaluate import protocol
 from runtime_bench.widerface import WiderFace, load_validation
 from train.augment import normalise
 from train.bench import bench, bench_loader, print_bench
@@ -142,6 +143,7 @@ def _run(args: argparse.Namespace) -> None:
     held_out = recipe.data.held_out
     judged_by = None if args.no_eval else hold_out(args.data, held_out) if held_out else load_validation(args.data, args.list)
     evaluate = None if judged_by is None else make_evaluate(judged_by)
+    words = "" if judged_by is None else _judged_by(judged_by)
     improve = None if args.pseudo is None else read_pseudo_labels(args.pseudo)
     labelled = load_labelled(args.data, recipe.data.longest_side, recipe.data.in_memory, held_out, improve)
     unlabelled = []
@@ -150,7 +152,7 @@ def _run(args: argparse.Namespace) -> None:
     batches = Batches(recipe, labelled, unlabelled)
     torch.manual_seed(recipe.seed)
     detector, source = _start(recipe, args.init, batches)
-    trainer = Trainer(recipe, detector, teacher, batches, args.out, source, evaluate, args.workers, device)
+    trainer = Trainer(recipe, detector, teacher, batches, args.out, source, evaluate, args.workers, device, words)
     if args.resume:
         trainer.resume()
     trainer.run()
@@ -215,7 +217,13 @@ def _offsets(args: argparse.Namespace) -> None:
     )
     for words, operator in (("as trained", cpu_operator()), ("offsets 0", without_offsets)):
         precision = make_evaluate(validation, operator)(checkpoint)
-        print(f"AP {words:11}" + "  ".join(f"{name} {value:.2f}" for name, value in precision.items()))
+        figures = "  ".join(f"{name} {value:.2f}" for name, value in precision.items())
+        print(f"AP {words:11}{figures}  ({_judged_by(validation)})")
+
+
+def _judged_by(dataset: WiderFace) -> str:
+    """What :func:`make_evaluate` takes AP by."""
+    return f"{len(dataset)} images of {dataset.title}, scaling {protocol(None)}"
 
 
 def make_evaluate(validation: WiderFace, operator: Operator | None = None) -> Evaluate:

@@ -67,6 +67,7 @@ class Trainer:
         source: where the starting weights come from, in words.
         evaluate: judges a checkpoint: AP by subset. ``None`` keeps the last weights as the best.
         workers: processes that prepare batches.
+        judged_by: photographs and protocol of that AP, in words, to stand beside it.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Trainer:
         evaluate: Evaluate | None,
         workers: int = 1,
         device: str = "cpu",
+        judged_by: str = "",
     ) -> None:
         check_teacher(detector, teacher)
         if teacher is None and (not batches.labelled or recipe.losses.detection == 0):
@@ -92,6 +94,7 @@ class Trainer:
             evaluate,
             workers,
         )
+        self.judged_by = judged_by
         self.device = torch.device(device)
         self.detector = detector.to(self.device, memory_format=torch.channels_last)
         self.teacher = None if teacher is None else teacher.to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
@@ -289,7 +292,7 @@ class Trainer:
                 self._export(BEST)
             return
         precision = self.evaluate(self.result(share))
-        log.judged(self.progress, precision)
+        log.judged(self.progress, precision, self.judged_by)
         if (mean := sum(precision.values()) / len(precision)) > self.progress.best:
             self.progress.best = mean
             self._export(BEST, share)
@@ -352,12 +355,10 @@ class _Log:
             self._means[name] = 0.98 * self._means.get(name, value) + 0.02 * value
         self.smooth = {name: f"{value:.3f}" for name, value in self._means.items()}
 
-    def judged(self, progress: Progress, precision: Mapping[str, float]) -> None:
+    def judged(self, progress: Progress, precision: Mapping[str, float], by: str) -> None:
         self._write(progress, precision)
-        tqdm.write(
-            f"step {progress.step}, {progress.seconds / 60:.1f} minutes: "
-            + "  ".join(f"{name} {value:.2f}" for name, value in precision.items())
-        )
+        figures = "  ".join(f"{name} {value:.2f}" for name, value in precision.items())
+        tqdm.write(f"step {progress.step}, {progress.seconds / 60:.1f} minutes: AP {figures}" + (f"  ({by})" if by else ""))
 
     def _write(self, progress: Progress, values: Mapping[str, float]) -> None:
         if self._file is None:

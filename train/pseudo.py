@@ -70,12 +70,15 @@ def make_pseudo_labels(teacher: Path, photographs: Iterable[StreamedSample], out
     """Look at every photograph and write the file. One that was broken off goes on where it was.
 
     Raises:
-        UserError: ``out`` exists, or was begun with another teacher or other views.
+        UserError: ``out`` exists, or was begun with another teacher or other views, or the teacher gives no landmarks.
     """
     if out.exists():
         raise UserError(f"{out} exists; remove it to make it again")
     settings = Settings(sha256(teacher))
-    detector = torch_detector(load_checkpoint(teacher), None)
+    checkpoint = load_checkpoint(teacher)
+    if not checkpoint.detector.config.landmarks:
+        raise UserError(f"{teacher} is a {checkpoint.detector.config.variant}, which gives no landmarks; take a teacher that does")
+    detector = torch_detector(checkpoint, None)
     partial = out.with_name(out.name + ".partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
     done = _begun(partial, settings)

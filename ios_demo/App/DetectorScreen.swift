@@ -56,7 +56,7 @@ struct ModelPanel: View {
   }
 }
 
-/// Draws boxes, landmarks and scores over the picture that the view below shows.
+/// Draws boxes, scores and, where there are any, landmarks over the picture that the view below shows.
 struct FaceOverlay: View {
   let detection: Detection?
   let fill: Bool

@@ -161,14 +161,17 @@ def suppression() -> dict:
 class Scene:
     """Outputs of a network that has found some faces: zero wherever nothing was put."""
 
-    def __init__(self, height: int, width: int, seed: int = 0) -> None:
+    def __init__(self, height: int, width: int, seed: int = 0, strides: tuple[int, ...] = STRIDES, landmarks: int = 10) -> None:
         self.size = (height, width)
-        self.anchors = make_anchors(height, width, STRIDES, MIN_SIZES)
+        self.strides = strides
+        self.landmarks = landmarks
+        """Deltas of them: 0 of a network that has none."""
+        self.anchors = make_anchors(height, width, strides, MIN_SIZES)
         self.outputs = {}
         self.generator = np.random.default_rng(seed)
 
     def put(self, anchor: int, score: float, deltas: Iterable[float] = (0, 0, 0, 0), landmarks: Iterable[float] | None = None) -> Scene:
-        landmarks = self.generator.uniform(-3, 3, 10).round(2) if landmarks is None else landmarks
+        landmarks = self.generator.uniform(-3, 3, self.landmarks).round(2) if landmarks is None else landmarks
         self.outputs[anchor] = np.asarray([score, *deltas, *landmarks], np.float32)
         return self
 
@@ -199,6 +202,9 @@ def scenes() -> dict[str, tuple[Scene, Thresholds, tuple[float, float]]]:
     borderline = Scene(64, 96, seed=7).put(10, 0.5).put(30, 0.50000006).put(50, 0.02).put(60, 0.0200001)
     overlapping = Scene(128, 128, seed=3)
     overlapping.face((20, 20, 60, 70), 0.95, anchors=6).face((38, 24, 80, 72), 0.9, anchors=4).face((30, 60, 62, 100), 0.7, anchors=3)
+    boxes_only = [Scene(64, 96, seed, strides=(4, 8, 16), landmarks=0) for seed in (10, 11)]  # as the MobileNetV2's
+    boxes_only[1].face((10, 8, 30, 32), 0.95, anchors=7).face((20, 12, 42, 34), 0.9, anchors=5).face((60, 20, 90, 58), 0.7, anchors=3)
+    boxes_only[1].put(5, float("nan")).put(6, 0.6, (nan, 0, 0, 0)).put(900, 0.55, (-20, 30, 60, 4))
     pair = Scene(96, 128, seed=8)
     pair.put(12, 0.8, (0, 0, 0, 0)).put(13, 0.8, (0, 0, 0, 0)).put(14, 0.8, (0, 0, 0, 0)).put(60, 0.8, (1, 1, 0, 0))
     return {
@@ -218,6 +224,9 @@ def scenes() -> dict[str, tuple[Scene, Thresholds, tuple[float, float]]]:
         "scores at the threshold": (borderline, usual, plain),
         "scores at a threshold that a float has not": (borderline, Thresholds(score=0.02), plain),
         "equal scores": (pair, usual, plain),
+        "boxes only: no face": (boxes_only[0], usual, plain),
+        "boxes only: overlapping faces, off the image, not a number": (boxes_only[1], usual, (0.5, 0.25)),
+        "boxes only: few kept": (boxes_only[1], Thresholds(score=0.02, keep=2), plain),
     }
 
 
@@ -225,15 +234,16 @@ def detection() -> dict:
     cases = []
     for name, (scene, thresholds, scale) in scenes().items():
         scores = np.zeros(len(scene.anchors), np.float32)
-        deltas, landmarks = np.zeros((len(scores), 4), np.float32), np.zeros((len(scores), 10), np.float32)
+        deltas, landmarks = np.zeros((len(scores), 4), np.float32), np.zeros((len(scores), scene.landmarks), np.float32)
         for anchor, output in scene.outputs.items():
             scores[anchor], deltas[anchor], landmarks[anchor] = output[0], output[1:5], output[5:]
         with np.errstate(invalid="ignore", over="ignore"):
             found = postprocess(scores, deltas, landmarks, scene.anchors, VARIANCES, thresholds, scale)
-        faces = np.concatenate([found.boxes, found.landmarks.reshape(-1, 10)], axis=1)
+        faces = np.concatenate([found.boxes, found.landmarks.reshape(len(found), scene.landmarks)], axis=1)
         cases.append(
             {
                 "name": name,
+                **({} if scene.landmarks else {"landmarks": False, "strides": scene.strides}),
                 "input": scene.size,
                 "scale": scale,
                 "thresholds": msgspec.to_builtins(thresholds),
@@ -275,6 +285,7 @@ def manifest() -> dict:
             raise AssertionError(f"{before} is not in the manifest any more")
         return text.replace(before, after, 1)
 
+    boxes, landmarks = ("," + msgspec.json.encode(output).decode() for output in MANIFEST.outputs[1:])
     texts = {
         "as written": text,
         "indented": msgspec.json.format(text, indent=2),
@@ -288,6 +299,9 @@ def manifest() -> dict:
         "an exponent": changed('"score":0.5', '"score":5E-1'),
         "a whole number as a real one": changed('"top_k":5000', '"top_k":5000.0'),
         "a whole number with an exponent": changed('"top_k":5000', '"top_k":5e3'),
+        "no landmarks": text.replace(landmarks, ""),
+        "no boxes": text.replace(boxes, ""),
+        "landmarks twice and no boxes": text.replace(boxes, landmarks),
         "a picture for input": changed('"dtype":"float32"', '"dtype":"image"'),
         "a picture for output": text[: text.index('"outputs"')] + text[text.index('"outputs"') :].replace("float32", "image"),
         "minus nothing": changed('"mean":[104.0', '"mean":[-0'),

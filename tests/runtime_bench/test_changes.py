@@ -73,14 +73,14 @@ def test_a_machine_that_was_slower_is_no_change(median, yardstick, beyond):
      (0.2, 0.1, (True, False)), (1.004, 0.001, (False, False))],
 )  # fmt: skip
 def test_ap_has_changed_beyond_noise_if_neither_drop_is_within_the_others_interval(drop, half, expected):
-    assert change(with_easy(drop, half), "AP easy") == expected
+    assert change(with_easy(drop, half), "AP easy, letterbox-64x64") == expected
 
 
 def test_the_smallest_changes_are_rounding_even_without_intervals():
     before = msgspec.structs.replace(RESULT, drop_interval=None)
     for ap, beyond in ((89.996, False), (89.98, True)):
         after = msgspec.structs.replace(before, ap=SubsetAP(ap, 80, None), drop=SubsetAP(91 - ap, 1, None))
-        found = next(one for one in find_changes([before], [after], 10, 0.5) if one.figure == "AP easy")
+        found = next(one for one in find_changes([before], [after], 10, 0.5) if one.figure == "AP easy, letterbox-64x64")
         assert found.beyond_noise == beyond
 
 

@@ -11,6 +11,10 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+from export.onnx_export import export_onnx
+from model.checkpoint import load_checkpoint, save_checkpoint
+from model.config import VARIANTS
+from model.detector import build_detector
 from model.preprocess import load_image
 from runtime_bench.__main__ import _drawing_names
 from runtime_bench.drift import ap_drop
@@ -126,6 +130,41 @@ def test_the_samples_faces_are_where_they_are_said_to_be(public_retinaface):
     from runtime_bench.evaluate import evaluate
 
     assert evaluate(torch_detector(public_retinaface, None), sample_set(), "test").ap == SubsetAP(100.0, 100.0, 100.0)
+
+
+@pytest.fixture(scope="module")
+def boxes_only(tmp_path_factory):
+    """A checkpoint of a network without landmarks; untrained."""
+    path = tmp_path_factory.mktemp("boxes") / "boxes.safetensors"
+    save_checkpoint(build_detector(VARIANTS["retinaface_mobilenetv2"], seed=0), path, "untrained")
+    return path
+
+
+def test_a_network_without_landmarks_is_detected_with_drawn_and_judged(cli, boxes_only, tmp_path):
+    code, said, _ = cli("runtime_bench", "detect", boxes_only, PORTRAIT, "--size", 128, "--score", 0.01, "--json", "--out", tmp_path)
+    assert code == 0
+    (photograph,) = json.loads(said)
+    assert photograph["faces"]
+    assert all(len(face["box"]) == 4 and face["landmarks"] == [] for face in photograph["faces"])
+    drawn = load_image(photograph["drawing"]).astype(int)
+    assert (np.abs(drawn - load_image(PORTRAIT)).max(axis=2) > 60).sum() > 100
+    code, said, _ = cli("runtime_bench", "evaluate", boxes_only, "--size", 128, "--limit", 1, "--json")
+    assert (code, json.loads(said)["variant"]) == (0, "retinaface_mobilenetv2")
+
+
+def test_an_artifact_without_landmarks_is_judged_as_its_checkpoint_is(cli, boxes_only, tmp_path):
+    export_onnx(load_checkpoint(boxes_only), "none", (64, 64), tmp_path / "a", lambda stage: None)
+    code, table, _ = cli("runtime_bench", "run", tmp_path / "a", "--runs", 1, "--limit", 1, "--json", tmp_path / "r.json")
+    assert code == 0
+    (result,) = read_results(tmp_path / "r.json")
+    assert (result.drift.landmarks, result.drift.unpaired) == (None, 0)
+    assert cli("runtime_bench", "report", tmp_path / "r.json", "--out", tmp_path)[0] == 0
+    code, said, _ = cli("runtime_bench", "evaluate", tmp_path / "a", "--limit", 1)
+    assert code == 0
+    assert f"scaling letterbox-64x64, onnxruntime {onnxruntime.__version__})" in said
+    for words in (("--size", 64), ("--protocol", "original-flip")):
+        code, _, error = cli("runtime_bench", "evaluate", tmp_path / "a", *words)
+        assert (code, "checkpoint" in error_line(error)) == (2, True)
 
 
 def test_evaluate_a_checkpoint(cli, public_weights):

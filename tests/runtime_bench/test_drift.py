@@ -1,10 +1,12 @@
 """Drift: hand-made changes come out as what they are; intervals against a plain bootstrap that scores every draw from the start."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from model.postprocess import Detections
-from runtime_bench.drift import HEIGHTS, drop_interval, measure_drift
+from runtime_bench.drift import HEIGHTS, ap_gain, drop_interval, measure_drift
 from runtime_bench.evaluate import Evaluation
 from runtime_bench.record import ImageTimes, SubsetAP
 from runtime_bench.samples import sample_set
@@ -39,6 +41,31 @@ def test_the_same_detections_have_not_drifted(tmp_path):
     assert (drift.pairs, drift.unpaired) == (2, 0)
     assert (drift.box_iou.mean, drift.score.p95, drift.landmarks.p95) == (1, 0, 0)
     assert [image.change for image in drift.changed] == [0, 0]
+
+
+def test_detections_without_landmarks_drift_too(tmp_path):
+    def boxes_only(*scored) -> Detections:
+        faces = found(*scored)
+        return Detections(faces.boxes, faces.scores, faces.landmarks[:, :0])
+
+    before, after = evaluation(a=boxes_only((0.9, *A), (0.6, *B))), evaluation(a=boxes_only((0.7, 10, 20, 50, 60)))
+    drift = measure_drift(dataset(tmp_path, a=[A, B]), before, after, 0.5)
+    assert (drift.pairs, drift.unpaired, drift.landmarks) == (1, 1, None)
+    assert drift.box_iou.mean == pytest.approx(0.8)
+
+
+def test_gains_are_drops_turned_round(tmp_path):
+    names = [f"i{number}" for number in range(20)]
+    everything = {name: found((0.9, *A), (0.6, *B)) for name in names}
+    half = {name: found((0.9, *A)) if number % 2 else faces for number, (name, faces) in enumerate(everything.items())}
+    images = dataset(tmp_path, **{name: [A, B] for name in names})
+    before, after = (
+        replace(evaluation(**seen), ap=SubsetAP(**average_precision(list(images.faces.values()), list(seen.values()))))
+        for seen in (half, everything)
+    )
+    gain, (low, high) = ap_gain(images, before, after)["hard"]
+    assert gain == pytest.approx(25)  # a quarter of all faces
+    assert 5 < low < gain < high < 45
 
 
 def test_each_change_comes_out_as_what_it_is(tmp_path):

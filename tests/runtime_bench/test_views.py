@@ -1,5 +1,7 @@
 """Several looks at a photograph, box voting, and the protocols made of them."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -62,6 +64,9 @@ def test_scales_are_those_of_the_published_protocol():
     long = PROTOCOLS["multi-scale"](1600, 400)
     assert [round(1600 * view.scale) for view in long] == [750, 1200, 1650, 2100, 2550]
     assert PROTOCOLS["original-flip"](100, 70) == [View(1), View(1, True)]
+    # The short side is 1600, or the long side 2150.
+    ((whole, _),), ((long, _),) = (PROTOCOLS["short-side-1600"](*size) for size in ((1024, 800), (400, 1600)))
+    assert (round(800 * whole), round(1600 * long)) == (1600, 2150)
 
 
 def test_a_mirrored_photograph_has_the_same_faces(public_retinaface):
@@ -79,6 +84,16 @@ def test_a_mirrored_photograph_has_the_same_faces(public_retinaface):
     assert np.abs(back.boxes[0] - alone.boxes[0]).max() > 0.1  # two looks are not one
 
 
+def test_one_look_is_suppressed_as_ever_and_not_voted_on(public_retinaface):
+    image = load_image(PORTRAIT)
+    alone = torch_detector(public_retinaface, None)
+    detector = ViewDetector(alone, PROTOCOLS["original"])
+    found, _ = detector.find(detector.prepare(image), EVALUATION)
+    expected, _ = alone.detect(image, EVALUATION)
+    np.testing.assert_array_equal(found.boxes, expected.boxes)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+
+
 def test_a_view_of_twice_the_size_shows_the_same_place(public_retinaface):
     image = load_image(PORTRAIT)
     seen = dict(look(torch_detector(public_retinaface, None), image, [View(1), View(2), View(1, True)], EVALUATION))
@@ -88,9 +103,22 @@ def test_a_view_of_twice_the_size_shows_the_same_place(public_retinaface):
 
 def test_the_protocol_is_printed_and_recorded(cli, public_weights, tmp_path, monkeypatch):
     monkeypatch.setattr("runtime_bench.views.SHORT_SIDES", (128, 192))
-    for name in PROTOCOLS:
-        code, said, _ = cli("runtime_bench", "evaluate", public_weights, "--protocol", name, "--limit", 1)
-        assert (code, f"scaling {name}," in said) == (0, True)
-        assert f'"protocol": "{name}"' in cli("runtime_bench", "evaluate", public_weights, "--protocol", name, "--limit", 1, "--json")[1]
+    monkeypatch.setattr("runtime_bench.views.ENLARGED", (160, 240))
+    every = [word for name in PROTOCOLS for word in ("--protocol", name)]
+    code, said, _ = cli("runtime_bench", "evaluate", public_weights, *every, "--limit", 1)
+    assert code == 0
+    lines = said.splitlines()
+    assert [name for name in PROTOCOLS if f"scaling {name}, FP32 torch)" in lines[0]] == ["original"]
+    for name, line, gain in zip(list(PROTOCOLS)[1:], lines[1::2], lines[2::2], strict=True):
+        assert f"scaling {name}, FP32 torch)" in line
+        assert gain.startswith("  gain over original: easy ")
+    code, said, _ = cli("runtime_bench", "evaluate", public_weights, *every, "--limit", 1, "--json")
+    records = [json.loads(line) for line in said.splitlines()]
+    assert [record["protocol"] for record in records] == list(PROTOCOLS)
+    first, last = records[0], records[-1]
+    assert "gain" not in first
+    gain, interval = last["gain"]["easy"]
+    assert gain == pytest.approx(last["ap"]["easy"] - first["ap"]["easy"])
+    assert interval is None  # one photograph says nothing of others
     code, _, error = cli("runtime_bench", "evaluate", public_weights, "--protocol", "multi-scale", "--size", 320)
     assert (code, "not allowed with" in error_line(error)) == (2, True)

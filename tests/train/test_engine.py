@@ -174,14 +174,16 @@ def test_a_full_disk_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.Mo
     assert not list(tmp_path.glob(".*"))
 
 
-def test_best_is_what_was_judged_best(tmp_path: Path) -> None:
+def test_best_is_what_was_judged_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     marks = iter([50.0, 70.0, 60.0, 40.0])
     trainer = _trainer(
         tmp_path,
         replace(RECIPE, steps=2, evaluate_minutes=1e-9),
         evaluate=lambda checkpoint: dict.fromkeys(("easy", "medium", "hard"), next(marks)),
+        judged_by="9 images, scaling original",
     )
     trainer.run()
+    assert "AP easy 70.00  medium 70.00  hard 70.00  (9 images, scaling original)" in capsys.readouterr().out
     assert trainer.progress.best == 70.0
     assert "1 steps" in load_checkpoint(tmp_path / BEST).source
     with (tmp_path / LOG).open(newline="") as file:

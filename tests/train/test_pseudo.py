@@ -169,3 +169,11 @@ def test_files_that_do_not_fit(tmp_path: Path, teacher: Path, photographs: list[
     partial.write_text("{}\n")
     with pytest.raises(UserError, match="damaged"):
         make_pseudo_labels(teacher, photographs, tmp_path / "new.jsonl")
+
+
+def test_a_teacher_without_landmarks_is_refused(tmp_path: Path) -> None:
+    teacher = tmp_path / "boxes.safetensors"
+    save_checkpoint(build_detector(VARIANTS["retinaface_mobilenetv2"], seed=0), teacher, "untrained")
+    with pytest.raises(UserError, match="retinaface_mobilenetv2, which gives no landmarks"):
+        make_pseudo_labels(teacher, [], tmp_path / "pseudo.jsonl")
+    assert not list(tmp_path.glob("pseudo*"))

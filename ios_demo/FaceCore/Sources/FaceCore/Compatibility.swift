@@ -20,7 +20,7 @@ public enum Incompatibility: Error, Equatable {
   /// No picture of fixed size.
   case input(String)
 
-  /// Not one output of each meaning with a row for each anchor.
+  /// Not one output of each meaning, landmarks being optional, with a row for each anchor.
   case outputs(String)
 }
 
@@ -50,9 +50,7 @@ public func checkCompatibility(_ manifest: Manifest, system: String) throws {
   }
   let rows = try makeAnchors(height: height, width: width, strides: manifest.anchors.strides, minSizes: manifest.anchors.minSizes).count
   let expected: [Meaning: [Int?]] = [.scores: [1, rows], .boxDeltas: [1, rows, 4], .landmarkDeltas: [1, rows, 10]]
-  guard manifest.outputs.count == expected.count, manifest.outputs.allSatisfy({ $0.shape == expected[$0.meaning] }),
-    Set(manifest.outputs.map(\.meaning)).count == expected.count
-  else {
+  guard manifest.outputs.allSatisfy({ $0.shape == expected[$0.meaning] }) else {
     throw Incompatibility.outputs(manifest.outputs.map { "\($0.meaning.rawValue) \(describe($0.shape))" }.joined(separator: ", "))
   }
 }

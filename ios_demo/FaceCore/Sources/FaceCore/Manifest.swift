@@ -135,7 +135,7 @@ extension Manifest {
       guard version <= schema else {
         throw FormatError("schema \(version); this app reads up to \(schema): update it, or export again")
       }
-      return Manifest(
+      let manifest = Manifest(
         variant: try fields.string("variant"),
         dcn: try fields.string("dcn"),
         precision: try fields.string("precision"),
@@ -150,6 +150,14 @@ extension Manifest {
         runtime: try fields.fields("runtime", RuntimeSpec.init),
         parity: try fields.isNull("parity") ? nil : try fields.fields("parity", Parity.init)
       )
+      let meanings = Meaning.allCases
+      guard [meanings, meanings.dropLast()].map(Set.init).contains(Set(manifest.outputs.map(\.meaning))),
+        Set(manifest.outputs.map(\.meaning)).count == manifest.outputs.count
+      else {
+        let names = meanings.map(\.rawValue).joined(separator: ", ")
+        throw FormatError("outputs: \(names) expected, each once; the last may be missing")
+      }
+      return manifest
     }
   }
 }

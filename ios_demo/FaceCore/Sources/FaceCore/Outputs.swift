@@ -5,7 +5,7 @@ public struct Outputs: Sendable {
   /// Four for each anchor.
   public var boxDeltas: [Float] = []
 
-  /// Ten for each anchor.
+  /// Ten for each anchor; none of a network that detects only.
   public var landmarkDeltas: [Float] = []
 
   public init() {}
@@ -20,7 +20,7 @@ public struct Outputs: Sendable {
   }
 
   func isComplete(for anchors: Int) -> Bool {
-    scores.count == anchors && boxDeltas.count == 4 * anchors && landmarkDeltas.count == 10 * anchors
+    scores.count == anchors && boxDeltas.count == 4 * anchors && [10 * anchors, 0].contains(landmarkDeltas.count)
   }
 
   /// The largest difference of two networks' scores; infinite where one is not a number, or they are not equally many.

@@ -18,7 +18,7 @@ public struct Face: Sendable, Equatable {
   public let score: Float
   public let box: Box
 
-  /// Left eye, right eye, nose, left and right corner of the mouth; left as seen in the image.
+  /// Left eye, right eye, nose, left and right corner of the mouth; left as seen in the image. Empty of a network that detects only.
   public let landmarks: [Point]
 }
 
@@ -73,9 +73,9 @@ public struct Postprocessor: Sendable {
 
   private func growth(_ delta: Float) -> Float { Float(exp(Double(min(delta * sizeVariance, Self.maxLogGrowth)))) }
 
-  /// Each coded like a box's centre.
+  /// Each coded like a box's centre; none of none.
   private func decodeLandmarks(_ deltas: [Float], _ index: Int, _ scale: (x: Float, y: Float)) -> [Point] {
-    (0..<5).map { point in
+    (0..<(deltas.isEmpty ? 0 : 5)).map { point in
       let centre = decodeCentre(deltas, 10 * index + 2 * point, anchors[index])
       return Point(x: centre.x / scale.x, y: centre.y / scale.y)
     }

@@ -38,7 +38,20 @@ struct CoreTests {
     #expect(throws: Incompatibility.input("image 1 x ? x 640 x 3")) { try check([("[1,480,640,3]", "[1,null,640,3]")]) }
     #expect(throws: Incompatibility.input("image 1 x 480 x 640 x 1")) { try check([("[1,480,640,3]", "[1,480,640,1]")]) }
     #expect(throws: Incompatibility.self) { try check([("[1,480,640,3]", "[1,640,640,3]")]) }
-    #expect(throws: Incompatibility.self) { try check([("\"meaning\":\"box_deltas\"", "\"meaning\":\"scores\"")]) }
+    #expect(throws: Incompatibility.self) { try check([("[1,12600,4]", "[1,12600,5]")]) }
+    #expect(throws: Incompatibility.self) { try check([("[1,12600,10]", "[1,12600,4]")]) }
+  }
+
+  @Test func networksThatDetectOnlyRun() throws {
+    let text = try Golden.read("manifest.json").cases.first { $0["name"].string == "no landmarks" }!["text"].string.replacing([
+      ("tflite", "coreml"), ("litert", "coreml"), ("2.1.2", "16"), ("acwface_litert", "acwface_coreml"), ("float32", "image"),
+    ])
+    let manifest = try Manifest(json: text)
+    #expect(manifest.outputs.map(\.meaning) == [.scores, .boxDeltas])
+    try checkCompatibility(manifest, system: "17.0")
+    #expect(throws: Incompatibility.self) {
+      try checkCompatibility(try Manifest(json: text.replacing([("[1,12600,4]", "[1,12600,10]")])), system: "17.0")
+    }
   }
 
   @Test func aCoveringViewCutsBothSidesOff() {

@@ -58,18 +58,19 @@ struct GoldenTests {
     for golden in file.cases {
       let name = golden["name"].string
       let (input, scale) = (golden["input"].ints, golden["scale"].doubles)
-      let anchors = try makeAnchors(
-        height: input[0], width: input[1], strides: file["strides"].ints, minSizes: file["min_sizes"].list.map(\.ints))
+      let hasLandmarks = golden.find("landmarks") == nil
+      let strides = (golden.find("strides") == nil ? file : golden)["strides"].ints
+      let anchors = try makeAnchors(height: input[0], width: input[1], strides: strides, minSizes: file["min_sizes"].list.map(\.ints))
       var outputs = Outputs()
       outputs.scores = Array(repeating: 0, count: anchors.count)
       outputs.boxDeltas = Array(repeating: 0, count: 4 * anchors.count)
-      outputs.landmarkDeltas = Array(repeating: 0, count: 10 * anchors.count)
+      outputs.landmarkDeltas = Array(repeating: 0, count: hasLandmarks ? 10 * anchors.count : 0)
       for row in golden["outputs"].list {
         let anchor = row.list[0].int
         let values = row.floats.dropFirst()
         outputs.scores[anchor] = values[1]
         outputs.boxDeltas.replaceSubrange(4 * anchor..<4 * anchor + 4, with: values[2..<6])
-        outputs.landmarkDeltas.replaceSubrange(10 * anchor..<10 * anchor + 10, with: values[6..<16])
+        if hasLandmarks { outputs.landmarkDeltas.replaceSubrange(10 * anchor..<10 * anchor + 10, with: values[6..<16]) }
       }
       let postprocessor = Postprocessor(anchors: anchors, variances: file["variances"].doubles, thresholds: golden["thresholds"].thresholds)
       let faces = try postprocessor.run(outputs, scaleX: scale[0], scaleY: scale[1])

@@ -9,7 +9,7 @@ import android.util.AttributeSet
 import android.util.TypedValue
 import android.view.View
 
-/** Draws boxes, landmarks and scores over the photograph that the view below shows. */
+/** Draws boxes, scores and, where there are any, landmarks over the photograph that the view below shows. */
 class FaceOverlayView @JvmOverloads constructor(context: Context, attributes: AttributeSet? = null) : View(context, attributes) {
     /** What is drawn; guarded by itself, because faces come from the detector's thread. */
     private val faces = Faces(MAX_FACES)
@@ -73,7 +73,8 @@ class FaceOverlayView @JvmOverloads constructor(context: Context, attributes: At
         val left = minOf(x1, x2) // a mirror changes sides
         val top = map.y(faces.boxes[box + 1])
         canvas.drawRect(left, top, maxOf(x1, x2), map.y(faces.boxes[box + 3]), line)
-        for (landmark in 0 until Faces.LANDMARKS / 2) {
+        val landmarks = if (faces.hasLandmarks) Faces.LANDMARKS / 2 else 0
+        for (landmark in 0 until landmarks) {
             val at = Faces.LANDMARKS * face + 2 * landmark
             canvas.drawCircle(map.x(faces.landmarks[at]), map.y(faces.landmarks[at + 1]), pointRadius, point)
         }

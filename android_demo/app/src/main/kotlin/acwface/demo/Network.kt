@@ -28,6 +28,8 @@ interface Network : AutoCloseable {
     /** One for each anchor; filled by [run], as the other two are. */
     val scores: FloatArray
     val boxDeltas: FloatArray
+
+    /** Empty of a network that detects only. */
     val landmarkDeltas: FloatArray
 
     /** @param input as the manifest's input says. */
@@ -83,6 +85,9 @@ private fun threads(unit: Hardware.Unit, wanted: Hardware) =
     }
 
 private const val FALLBACK_THREADS = 4
+
+/** Meaning of an output that not every network has. */
+private const val LANDMARKS = "landmark_deltas"
 
 /** LiteRT's CompiledModel: any accelerator. */
 private class CompiledNetwork(context: Context, model: Model, hardware: Hardware) : Network {
@@ -140,7 +145,7 @@ private class CompiledNetwork(context: Context, model: Model, hardware: Hardware
         compiled.run(inputs, outputs)
         scores = read("scores")
         boxDeltas = read("box_deltas")
-        landmarkDeltas = read("landmark_deltas")
+        if (LANDMARKS in names) landmarkDeltas = read(LANDMARKS)
     }
 
     private fun read(meaning: String) = outputs.getValue(names.getValue(meaning)).readFloat()
@@ -181,7 +186,7 @@ private class InterpretedNetwork(context: Context, model: Model, threads: Int) :
         inputs = arrayOf(input)
         scores = array("scores")
         boxDeltas = array("box_deltas")
-        landmarkDeltas = array("landmark_deltas")
+        landmarkDeltas = if (LANDMARKS in buffers) array(LANDMARKS) else FloatArray(0)
     }
 
     /** The model file, not copied: assets are stored uncompressed. */
@@ -207,7 +212,7 @@ private class InterpretedNetwork(context: Context, model: Model, threads: Int) :
         interpreter.runForMultipleInputsOutputs(inputs, outputs)
         read("scores", scores)
         read("box_deltas", boxDeltas)
-        read("landmark_deltas", landmarkDeltas)
+        if (LANDMARKS in buffers) read(LANDMARKS, landmarkDeltas)
     }
 
     private fun read(meaning: String, to: FloatArray) {

@@ -17,7 +17,7 @@ enum class Problem {
     /** No fixed input size, or not one image with three channels. */
     INPUT,
 
-    /** Not one output of each meaning with a row for each anchor. */
+    /** Not one output of each meaning, landmarks being optional, with a row for each anchor. */
     OUTPUTS,
 }
 
@@ -51,7 +51,8 @@ fun incompatibility(manifest: Manifest, runtimeVersion: String, libraries: Map<S
         return Incompatibility(Problem.INPUT, manifest.input.shape.toString(), "1 x H x W x 3")
     }
     val rows = makeAnchors(height, width, manifest.anchors.strides, manifest.anchors.minSizes).size / ANCHOR_VALUES
-    val expected = mapOf("scores" to listOf(1, rows), "box_deltas" to listOf(1, rows, 4), "landmark_deltas" to listOf(1, rows, 10))
+    val boxes = mapOf("scores" to listOf(1, rows), "box_deltas" to listOf(1, rows, Faces.BOX))
+    val expected = if (manifest.hasLandmarks) boxes + ("landmark_deltas" to listOf(1, rows, Faces.LANDMARKS)) else boxes
     val actual = manifest.outputs.associate { it.meaning to it.shape }
     val fits = manifest.outputs.size == expected.size && actual == expected
     return if (fits) null else Incompatibility(Problem.OUTPUTS, actual.toString(), expected.toString())

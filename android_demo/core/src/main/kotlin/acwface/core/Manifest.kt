@@ -19,7 +19,10 @@ class Manifest(
     val thresholds: Thresholds,
     val runtime: RuntimeSpec,
     val parity: Parity?,
-)
+) {
+    /** Networks that detect only have no output for them. */
+    val hasLandmarks: Boolean get() = outputs.any { it.meaning == "landmark_deltas" }
+}
 
 /** A file of the artifact, by name, with what it must be. */
 class ModelFile(val name: String, val sha256: String, val sizeBytes: Long)
@@ -93,8 +96,13 @@ fun readManifest(text: String): Manifest {
             parity = if (fields.isNull("parity")) null else fields.fields("parity", ::readParity),
         )
     fields.close()
+    if (manifest.outputs.map { it.meaning }.sorted() !in listOf(MEANINGS.sorted(), MEANINGS.dropLast(1).sorted())) {
+        throw FormatException("outputs: ${MEANINGS.joinToString()} expected, each once; the last may be missing")
+    }
     return manifest
 }
+
+private val MEANINGS = listOf("scores", "box_deltas", "landmark_deltas")
 
 private fun readFile(fields: JsonFields): ModelFile {
     val name = fields.string("name")
@@ -121,7 +129,7 @@ private fun readInput(fields: JsonFields): InputTensor {
 
 private fun readOutput(fields: JsonFields): OutputTensor {
     if (fields.has("dtype")) fields.oneOf("dtype", "float32")
-    return OutputTensor(fields.string("name"), fields.oneOf("meaning", "scores", "box_deltas", "landmark_deltas"), fields.shape("shape"))
+    return OutputTensor(fields.string("name"), fields.oneOf("meaning", *MEANINGS.toTypedArray()), fields.shape("shape"))
 }
 
 private fun readAnchors(fields: JsonFields): AnchorSpec {

@@ -4,6 +4,9 @@ import kotlin.math.exp
 
 /** Faces of one photograph, best first, in its pixels; boxes may reach beyond its border. The arrays are filled up to [count]. */
 class Faces(capacity: Int) {
+    /** Whether [landmarks] are filled as well: networks that detect only have none. */
+    var hasLandmarks = true
+        internal set
     var count = 0
         internal set
     val scores = FloatArray(capacity)
@@ -20,6 +23,7 @@ class Faces(capacity: Int) {
         other.scores.copyInto(scores, endIndex = count)
         other.boxes.copyInto(boxes, endIndex = BOX * count)
         other.landmarks.copyInto(landmarks, endIndex = LANDMARKS * count)
+        hasLandmarks = other.hasLandmarks
     }
 
     companion object {
@@ -49,12 +53,14 @@ class Postprocessor(private val anchors: FloatArray, variances: List<Double>, pr
     /**
      * @param scores one for each anchor.
      * @param boxDeltas four for each anchor.
-     * @param landmarkDeltas ten for each anchor.
+     * @param landmarkDeltas ten for each anchor; empty of a network that has none.
      * @param scaleX pixels of the input for one pixel of the photograph; faces are divided by it.
      * @return the same object every time, valid until the next call.
      */
     fun run(scores: FloatArray, boxDeltas: FloatArray, landmarkDeltas: FloatArray, scaleX: Double, scaleY: Double): Faces {
-        require(scores.size == count && boxDeltas.size == Faces.BOX * count && landmarkDeltas.size == Faces.LANDMARKS * count) {
+        faces.hasLandmarks = landmarkDeltas.isNotEmpty()
+        val landmarks = if (faces.hasLandmarks) Faces.LANDMARKS else 0
+        require(scores.size == count && boxDeltas.size == Faces.BOX * count && landmarkDeltas.size == landmarks * count) {
             "outputs of another input size: ${scores.size} scores for $count anchors"
         }
         val x = scaleX.toFloat()
@@ -67,7 +73,7 @@ class Postprocessor(private val anchors: FloatArray, variances: List<Double>, pr
             val anchor = ranking.index(place)
             faces.scores[face] = scores[anchor]
             boxes.copyInto(faces.boxes, Faces.BOX * face, Faces.BOX * place, Faces.BOX * (place + 1))
-            decodeLandmarks(landmarkDeltas, anchor, face, x, y)
+            if (faces.hasLandmarks) decodeLandmarks(landmarkDeltas, anchor, face, x, y)
         }
         return faces
     }

@@ -42,7 +42,21 @@ class CoreTest {
         assertEquals(Problem.INPUT, problem("[1,480,640,3]", "[1,null,640,3]"))
         assertEquals(Problem.INPUT, problem("[1,480,640,3]", "[2,480,640,3]"))
         assertEquals(Problem.OUTPUTS, problem("[1,480,640,3]", "[1,640,640,3]"))
-        assertEquals(Problem.OUTPUTS, problem("\"meaning\":\"box_deltas\"", "\"meaning\":\"scores\""))
+        assertEquals(Problem.OUTPUTS, problem("[1,12600,4]", "[1,12600,5]"))
+        assertEquals(Problem.OUTPUTS, problem("[1,12600,10]", "[1,12600,0]"))
+    }
+
+    @Test
+    fun networksThatDetectOnlyRun() {
+        val text = Golden.read("manifest.json").cases.first { it["name"].string == "no landmarks" }["text"].string
+        val manifest = readManifest(text)
+        assertFalse(manifest.hasLandmarks)
+        val libraries = mapOf("acwface_litert" to "1.1.1")
+        assertEquals(null, incompatibility(manifest, "2.3.0", libraries))
+        assertEquals(
+            Problem.OUTPUTS,
+            incompatibility(readManifest(text.replaceFirst("[1,12600,4]", "[1,12600,10]")), "2.3.0", libraries)?.problem,
+        )
     }
 
     @Test
