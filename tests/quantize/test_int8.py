@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from export.kernel import library_path
 from export.onnx_export import export_onnx
-from export.tflite_export import export_tflite
+from export.tflite_export import both_ways, export_tflite
 from export.tflite_model import read_model, schema
 from model.artifact import open_artifact
 from model.checkpoint import Checkpoint
@@ -253,6 +253,24 @@ def test_integers_compute_what_floats_do(deformable):
     for name in ("box_deltas", "landmark_deltas"):
         noise = np.square(outputs[name] - getattr(exact, name)).mean() / np.square(getattr(exact, name)).mean()
         assert noise < 0.03
+
+
+@pytest.mark.parametrize(("variant", "names"), [("biretina", ("ELU", "LOGISTIC", "MAX_POOL_2D")), ("retinaface_mobilenetv2", ("RELU6",))])
+def test_what_only_the_relatives_have_is_integer_too(variant, names, tmp_path):
+    checkpoint = Checkpoint(build_detector(VARIANTS[variant], seed=0), "seeded")
+    export_tflite(checkpoint, "none", "fp32", (64, 64), tmp_path / "float", quietly)
+    artifact = open_artifact(tmp_path / "float")
+    calibrated = calibrate(artifact, CalibrationSet(tuple(sorted(PORTRAIT.parent.glob("*.png")))[:4], 0), quietly)
+    write_int8(calibrated, "min-max", calibrated.network.kept, tmp_path / "int8", quietly)
+    integer = [
+        name for name, inputs, outputs in _operators(tmp_path / "int8" / "model.tflite") if inputs == outputs == {schema.TensorType.INT8}
+    ]
+    assert set(names) <= set(integer)
+    tensor = prepare(load_image(PORTRAIT), artifact.manifest.input, (64, 64)).tensor
+    exact = artifact_detector(artifact, 1).runtime.run(tensor)
+    for detector in both_ways(open_artifact(tmp_path / "int8")):
+        rounded = detector.runtime.run(tensor)
+        assert np.square(rounded.box_deltas - exact.box_deltas).mean() < 0.03 * np.square(exact.box_deltas).mean()
 
 
 @pytest.fixture(scope="module")

@@ -133,6 +133,22 @@ def test_deformable_variant_trains_and_is_saved_whole(tmp_path: Path) -> None:
         assert "2 steps" in checkpoint.source
 
 
+def test_a_network_without_landmarks_trains_and_learns_from_its_like(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, variant="retinaface_mobilenetv2")
+    with_labels_alone, with_teacher = (
+        _trainer(tmp_path / str(index), recipe, teacher=teacher)
+        for index, teacher in enumerate((None, build_detector(VARIANTS["retinaface_mobilenetv2"], seed=2)))
+    )
+    for trainer, parts in ((with_labels_alone, ["detect"]), (with_teacher, ["distil", "detect"])):
+        trainer.run()
+        with (trainer.folder / LOG).open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        seen = {name for row in rows for name in row if row[name]}
+        assert seen >= {f"{part}_{term}" for part in parts for term in ("class", "box")}
+        assert not seen & {"distil_landmark", "detect_landmark"}
+        assert not load_checkpoint(trainer.folder / LAST).detector.config.landmarks
+
+
 def test_batches_are_a_function_of_the_step() -> None:
     samples = _samples()
     batches = Batches(RECIPE, samples[1::2], samples[::2])

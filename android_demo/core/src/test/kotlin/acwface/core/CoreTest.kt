@@ -43,7 +43,7 @@ class CoreTest {
         assertEquals(Problem.INPUT, problem("[1,480,640,3]", "[2,480,640,3]"))
         assertEquals(Problem.OUTPUTS, problem("[1,480,640,3]", "[1,640,640,3]"))
         assertEquals(Problem.OUTPUTS, problem("[1,12600,4]", "[1,12600,5]"))
-        assertEquals(Problem.OUTPUTS, problem("[1,12600,10]", "[1,12600,0]"))
+        assertEquals(Problem.OUTPUTS, problem("[1,12600,10]", "[1,12600,4]"))
     }
 
     @Test
