@@ -88,7 +88,7 @@ def test_one_look_is_suppressed_as_ever_and_not_voted_on(public_retinaface):
     image = load_image(PORTRAIT)
     alone = torch_detector(public_retinaface, None)
     detector = ViewDetector(alone, PROTOCOLS["original"])
-    found, _ = detector.find(detector.prepare(image), EVALUATION)
+    found, _ = detector.finish(detector.run(detector.prepare(image)), EVALUATION)
     expected, _ = alone.detect(image, EVALUATION)
     np.testing.assert_array_equal(found.boxes, expected.boxes)
     np.testing.assert_array_equal(found.scores, expected.scores)
