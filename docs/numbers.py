@@ -40,7 +40,7 @@ MADE_BY = {
 
 WHOLE = "WIDER FACE val (dev_list.txt)"
 DATASETS = {"arm.json": "WIDER FACE val (dev_list.txt, first 12)"}
-"""What an artifact that has no record yet must have been judged by, where not by :data:`WHOLE`."""
+"""What is as good as all photographs, where that is not :data:`WHOLE`."""
 
 SUBSETS = ("easy", "medium", "hard")
 
@@ -71,8 +71,8 @@ def take(bench: Path, folder: Path) -> list[str]:
     """Take over records of ``bench`` that are newer than those of ``folder``; a line about each that was or was not.
 
     Commands write one file over and over; what was called ``int8-coreml.json`` to keep it counts as ``int8.json``, the oldest first.
-    A record replaces the one of the same artifact if both were judged by the same photographs, so that a quick trial on a few of them
-    never becomes a published figure. Speeds are comparable within one run only: they are replaced together or not at all.
+    A record replaces the one of the same artifact if all photographs have judged it, or the same ones as that, so that a quick trial on
+    a few of them never becomes a published figure. Speeds are comparable within one run only: they are replaced together or not at all.
     """
     said = []
     published = {name: (folder / name).stat().st_mtime for name in MADE_BY if (folder / name).is_file()}
@@ -102,12 +102,11 @@ def _merged(name: str, before: Any, fresh: Any) -> tuple[Any, list[str]]:  # noq
         return fresh, []
     complaints = []
     for row in fresh:
-        known = after.get(_key(row))
-        wanted, judged_by = _dataset(known) if known else DATASETS.get(name, WHOLE), _dataset(row)
-        if judged_by == wanted:
+        judged_by, wanted = _dataset(row), DATASETS.get(name, WHOLE)
+        if judged_by and judged_by in (wanted, _dataset(after.get(_key(row), {}))):
             after[_key(row)] = _lean(row)
         else:
-            complaints.append(f"{row['artifact']} was judged by {judged_by or 'nothing'}, the published figures by {wanted}; left out")
+            complaints.append(f"{row['artifact']} was judged by {judged_by or 'nothing'}, not by {wanted}; left out")
     return list(after.values()), complaints
 
 
@@ -159,21 +158,23 @@ def home(records: Records) -> str:
         for row in shown
     ]
     alike = (WHOLE, shown[0]["protocol"], True)
-    made_of = {  # what each was made of, in the order of the results
-        name: [row for row in records["int8.json"] if re.sub(r"-[^-]+(-[^-]+-[^-]+)$", r"-fp32\1", row["artifact"]) == name]
-        for name in results
-    }
+    kinds = {_in_precision("", name) for name in HOME}
+    order = list(results)
+    int8 = [
+        (results[source], row)
+        for row in records["int8.json"]
+        if (source := _in_precision("fp32", row["artifact"])) in results
+        and _in_precision("", row["artifact"]) in kinds
+        and (row["dataset"], row["protocol"], row["passed"]) == alike
+    ]
     rows += [
         [
             row["artifact"],
-            f"{row['size_ratio'] * results[name]['size_bytes'] / 1e6:.2f}",
+            f"{row['size_ratio'] * source['size_bytes'] / 1e6:.2f}",
             "-" if row["int8_ms"] is None else f"{row['int8_ms']:.1f}",
             *_accuracy(row["ap_int8"], row["drop"]),
         ]
-        for name, quantized in made_of.items()
-        for row in quantized
-        # Bounded files are for processors that these times say nothing of.
-        if (row["dataset"], row["protocol"], row["passed"]) == alike and row["route"] != "bounded"
+        for source, row in sorted(int8, key=lambda pair: order.index(pair[0]["artifact"]))
     ]
     table = _table(["artifact", "MB", "ms", *SUBSETS, "drop e / m / h"], rows)
     return f"{table}\n\n`ms`: the network alone, {_conditions(list(speeds.values()))}; INT8 in runs of their own. AP: {_judged(shown)}."
@@ -330,6 +331,11 @@ def _accuracy(ap: Row | None, drop: Row | None) -> list[str]:
 
 def _points(value: float | None, sign: str = "") -> str:
     return "-" if value is None else f"{round(value, 2) + 0.0:{sign}.2f}"  # no negative zero
+
+
+def _in_precision(precision: str, artifact: str) -> str:
+    """The name of the same artifact in another precision."""
+    return re.sub(r"-[^-]+(-[^-]+-[^-]+)$", rf"-{precision}\1", artifact)
 
 
 def _parity(differences: Row) -> list[str]:
