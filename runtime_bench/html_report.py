@@ -262,17 +262,25 @@ def _drift(results: Sequence[Result]) -> str:
         return ""
     headers = ["artifact", "pairs", "box IoU", "IoU 95 %", "score", "score 95 %", "landmarks %", "landmarks 95 %", "unpaired"]
     figures = [[named(result), str(result.drift.pairs), *_spreads(result.drift), str(result.drift.unpaired)] for result in drifted]
-    sizes = drifted[0].drift.sizes
-    by_size = [[named(result), *(_lost_and_gained(size) for size in result.drift.sizes)] for result in drifted]
-    limits = [f"{size.height_from} px up" if size.height_to is None else f"{size.height_from} to {size.height_to} px" for size in sizes]
     return (
         "<p>Detections above the artifact's score threshold against those of FP32 torch: mean, and what 95 % are no worse than. Landmarks "
         "in percent of the face's size.</p>"
         + _table(headers, figures)
         + "<h3>Faces lost and gained, by height in the photograph</h3>"
         + "<p>Of the ground truth: lost (-) and gained (+), of those that FP32 torch finds.</p>"
-        + _table(["artifact", *limits], by_size)
+        + "".join(_sizes(same, limits) for limits, same in _grouped(drifted, _limits).items())
     )
+
+
+def _limits(result: Result) -> tuple[str, ...]:
+    """Of the sizes that faces are counted by: records of an earlier version may have others."""
+    sizes = result.drift.sizes
+    return tuple(f"{size.height_from} px up" if size.height_to is None else f"{size.height_from} to {size.height_to} px" for size in sizes)
+
+
+def _sizes(results: Sequence[Result], limits: Sequence[str]) -> str:
+    rows = [[named(result), *(_lost_and_gained(size) for size in result.drift.sizes)] for result in results]
+    return _table(["artifact", *limits], rows)
 
 
 def _lost_and_gained(size: SizeDrift) -> str:

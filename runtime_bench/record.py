@@ -159,6 +159,10 @@ class Faces(Struct, frozen=True, forbid_unknown_fields=True):
     """Left, top, right, bottom in pixels of the photograph."""
     scores: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        if len(self.boxes) != len(self.scores):
+            raise ValueError("faces need a score for each box")
+
 
 class Example(Struct, frozen=True, forbid_unknown_fields=True):
     """A photograph that changed."""

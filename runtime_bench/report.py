@@ -74,7 +74,7 @@ def _speed_table(results: Sequence[Result]) -> list[str]:
             f"{100 * result.roofline.bound_ms / result.latency_ms.median:.0f}",
         ]
         for result in results
-        if result.roofline
+        if result.roofline and result.latency_ms
     ]
     if not rows:
         return []

@@ -322,7 +322,7 @@ def manifest() -> dict:
         "three axes": changed('"shape":[1,480,640,3]', '"shape":[1,480,640]'),
         "an axis of nothing": changed('"shape":[1,480,640,3]', '"shape":[1,0,640,3]'),
         "a layout that is not known": changed('"layout":"NHWC"', '"layout":"NWHC"'),
-        "a type that is not known": changed('"dtype":"float32"', '"dtype":"int8"'),
+        "a type that is not known": changed('"dtype":"float32"', '"dtype":"uint8"'),
         "a meaning that is not known": changed('"meaning":"scores"', '"meaning":"mask"'),
         "two means": changed('"mean":[104.0,117.0,123.0]', '"mean":[104.0,117.0]'),
         "a newer schema": changed('"schema":1', '"schema":2'),
