@@ -63,7 +63,7 @@ class Int8Network(Protocol):
         Args:
             path: of the file.
             ranges: of the activations, by name; ``None`` for weights alone.
-            kept: layers that stay in float.
+            kept: layers that stay in float; in a TFLite file of route ``bounded``, layers whose activations have 16 bits.
             only: layers that become integer, all else stays; ``None`` for all but the kept ones.
             precision: one of :attr:`precisions`.
         """
