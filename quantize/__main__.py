@@ -116,7 +116,7 @@ def _run(args: argparse.Namespace) -> int:
         if recipe and (recipe.variant, recipe.dcn, recipe.format) != (manifest.variant, manifest.dcn, manifest.format):
             raise UserError(f"{args.recipe} is for {recipe.variant}-{recipe.dcn} in {recipe.format}, {path.name} is not that")
         print(f"{fp32.name}:", file=sys.stderr, flush=True)
-        calibrated = calibrate(fp32, _choose(args, fp32), _show_stage)
+        calibrated = calibrate(fp32, _choose(args, fp32), _show_stage, args.precision or ())
         kept = recipe.kept if recipe else calibrated.network.kept
         for precision in args.precision or [common for common in ("int8", WEIGHTS_ONLY) if common in calibrated.network.precisions]:
             # 16 bits have room for all that was seen.

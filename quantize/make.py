@@ -86,11 +86,11 @@ def require_quantizable(artifact: Artifact) -> None:
         )
 
 
-def calibrate(artifact: Artifact, photographs: CalibrationSet, progress: Progress) -> Calibrated:
-    """Equalise a network's channels, convert it, and watch its activations.
+def calibrate(artifact: Artifact, photographs: CalibrationSet, progress: Progress, precisions: Sequence[str] = ()) -> Calibrated:
+    """Equalise a network's channels, convert it, and watch its activations, which takes minutes.
 
     Raises:
-        UserError: INT8 is not made for the artifact's format, or a converter failed.
+        UserError: the artifact's format is not made in one of ``precisions``, or a converter failed.
     """
     manifest = artifact.manifest
     size = manifest.input.size or DEFAULT_SIZE
@@ -100,6 +100,12 @@ def calibrate(artifact: Artifact, photographs: CalibrationSet, progress: Progres
     equalise(equalised, (torch.from_numpy(np.ascontiguousarray(tensor)) for tensor in few.tensors(manifest.input, size)))
     progress("converting")
     network = int8_network(manifest.format, replace(checkpoint, detector=equalised), manifest.dcn, manifest.input.size)
+    for precision in precisions:
+        if precision not in network.precisions:
+            raise UserError(
+                f"{artifact.name}: {manifest.format} of route {manifest.dcn} is not made in {precision}; "
+                f"there are {', '.join(network.precisions)}"
+            )
     progress("calibrating")
     tensors = photographs.tensors(manifest.input, size)
     return Calibrated(artifact, checkpoint, network, photographs, observe(network.activations(tensors), len(photographs.photographs)))
@@ -107,18 +113,12 @@ def calibrate(artifact: Artifact, photographs: CalibrationSet, progress: Progres
 
 def write_int8(calibrated: Calibrated, method: str, kept: Sequence[str], out: Path, progress: Progress, precision: str = "int8") -> Parity:
     """Write a quantized artifact, as :func:`export.package.package` does, with :data:`RECORD` in it. ``precision`` is one of
-    :data:`quantize.network.PRECISIONS`.
+    :attr:`quantize.network.Int8Network.precisions`.
 
     Raises:
-        UserError: the format is not made in this precision, a layer that is to be kept is not there, or the runtime refuses the file.
-            Then nothing is written.
+        UserError: a layer that is to be kept is not there, or the runtime refuses the file. Then nothing is written.
     """
     network, manifest = calibrated.network, calibrated.artifact.manifest
-    if precision not in network.precisions:
-        raise UserError(
-            f"{calibrated.artifact.name}: {manifest.format} of route {manifest.dcn} is not made in {precision}; "
-            f"there are {', '.join(network.precisions)}"
-        )
     unknown = sorted(set(kept) - set(network.layers))
     if unknown:
         raise UserError(f"no layer {unknown[0]!r} in {calibrated.artifact.name}; python -m quantize sensitivity lists its layers")
