@@ -58,8 +58,11 @@ class Batches(Dataset):
         targets = []
         for crop in crops:
             if crop.labelled:
-                small = (crop.boxes[:, 2:] - crop.boxes[:, :2]).amin(dim=1) < recipe.losses.smallest_face
-                targets.append(match(crop.boxes, crop.landmarks, anchors, config.variances, crop.doubtful | small, levels))
+                sides = crop.boxes[:, 2:] - crop.boxes[:, :2]
+                ignored = crop.doubtful | (sides.amin(dim=1) < recipe.losses.smallest_face)
+                if recipe.losses.largest_face is not None:
+                    ignored |= sides.amax(dim=1) > recipe.losses.largest_face
+                targets.append(match(crop.boxes, crop.landmarks, anchors, config.variances, ignored, levels))
         return TrainingBatch(
             torch.stack([crop.pixels for crop in crops]), torch.tensor([crop.labelled for crop in crops]), targets, anchors
         )

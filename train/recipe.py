@@ -87,6 +87,9 @@ class Losses(Struct, frozen=True, forbid_unknown_fields=True):
     landmark: Positive = 1.0
     smallest_face: Annotated[float, Meta(ge=0)] = 8.0
     """Labelled faces with a side below this many pixels of the crop are ignored."""
+    largest_face: Positive | None = None
+    """So are those with a longer side above this, so that the teacher alone has a say about them: a few photographs teach where small
+    faces are, and would take from what a network knows of large ones."""
 
 
 class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
