@@ -40,9 +40,42 @@ class RowConv(nn.Module):
         return (torch.ones(1, count) @ moved)[:, : height * width].view(1, 1, height, width) + self.bias
 
 
+class LineConv(nn.Module):
+    """``(N, C, H, W) -> (N, R, H, W)``: a convolution with a ``1 x k`` or ``k x 1`` kernel, odd k, padding ``k // 2``, and few output
+    channels.
+
+    Lines of 16 pixels become channels, for the same reason as in :class:`RowConv`: a convolution in steps of 16 pixels, whose kernel is 15
+    longer, gives 16 neighbours at once. A third more arithmetic; at 2x80x80 and k = 49 ONNX Runtime takes a fifth of the time.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.axis = 3 if conv.kernel_size[0] == 1 else 2
+        taps = conv.weight.detach().flatten(2)
+        # Copy i is for pixel i of a line.
+        copies = torch.stack([pad(taps, (i, _LINE - 1 - i)) for i in range(_LINE)], dim=1)
+        self.weight = nn.Parameter(copies.flatten(0, 1).unsqueeze(5 - self.axis))
+        self.bias = conv.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        size, half = x.shape[self.axis], (self.weight.shape[self.axis] - _LINE) // 2
+        border, stride = (half, half + _LINE - 1), (1, _LINE)
+        if self.axis == 2:
+            border, stride = (0, 0, *border), stride[::-1]
+        lines = conv2d(pad(x, border), self.weight, stride=stride).unflatten(1, (-1, _LINE))
+        out = lines.movedim(2, self.axis + 1).flatten(self.axis, self.axis + 1)
+        out = out[..., :size] if self.axis == 3 else out[:, :, :size]
+        return out if self.bias is None else out + self.bias.view(-1, 1, 1)
+
+
+_LINE = 16
+
+
 def split_attention(model: DeployModel) -> None:
-    """``split-attention``: the 49x49 convolution, which has one output channel, fills all lanes of a SIMD unit; see :class:`RowConv`."""
+    """``split-attention``: convolutions of 49 pixels, which have few output channels, fill all lanes of a SIMD unit; see :class:`RowConv`,
+    and :class:`LineConv` for kernels that are products of a row and a column."""
     _replace_large(model, RowConv)
+    replace_modules(model, nn.Conv2d, lambda conv: LineConv(conv) if sorted(conv.kernel_size) == [1, 49] else conv)
 
 
 class BlockConv(nn.Module):

@@ -94,6 +94,12 @@ def test_real_weights_give_the_same_faces_at_any_size(public_retinaface, tmp_pat
     assert exported.runtime.run(np.zeros((1, 3, 1, 1), np.float32)).scores.shape == (6,)
 
 
+def test_attention_of_rows_and_columns_at_any_size(tmp_path):
+    config = msgspec.structs.replace(VARIANTS["retinaface"], attention="edam", attention_rank=2)
+    assert export_onnx(Checkpoint(build_detector(config, seed=0), "test"), "none", None, tmp_path / "a", quietly).scores < LIMITS.scores
+    assert artifact_detector(open_artifact(tmp_path / "a"), 1).runtime.run(np.zeros((1, 3, 33, 70), np.float32)).scores.shape == (132,)
+
+
 @pytest.mark.parametrize(
     "variant", ["retinaface_wfpn", "retinaface_wfpn_scm", "acwface", "acwface_dcn_lite", "biretina", "retinaface_mobilenetv2"]
 )

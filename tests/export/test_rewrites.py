@@ -11,7 +11,7 @@ from torchvision.ops import deform_conv2d
 
 from export.deform_routes import ROUTES
 from export.rewrites import MOBILE_REWRITES, REWRITES, apply_rewrites
-from export.rewrites.attention import BlockConv, RowConv
+from export.rewrites.attention import BlockConv, LineConv, RowConv
 from export.rewrites.deform import DeployDeformConv
 from export.tflite_routes import TFLITE_ROUTES
 from model.config import VARIANTS
@@ -22,7 +22,7 @@ from runtime_bench.samples import PORTRAIT
 
 TOLERANCE = 1e-9
 CHANGED = {
-    "split-attention": ("acwface",),
+    "split-attention": ("acwface", "acwface_dcn_lite"),
     "pool-channels": ("acwface",),
     "weigh-then-upsample": ("retinaface_wfpn",),
     "merge-predictions": ("acwface_dcn",),
@@ -136,3 +136,12 @@ def test_attention_convolutions_at_any_size(form, kernels, size):
         conv = nn.Conv2d(2, 1, kernel, padding=kernel // 2)
         with torch.inference_mode():
             assert float((form(conv)(x) - conv(x)).abs().max()) < TOLERANCE
+
+
+@pytest.mark.parametrize("size", [(16, 12), (21, 37), (1, 1)])
+@pytest.mark.parametrize("kernel", [(1, 49), (49, 1), (1, 5)])
+def test_line_convolutions_at_any_size(kernel, size):
+    x = torch.randn(1, 2, *size)
+    conv = nn.Conv2d(2, 3, kernel, padding=(kernel[0] // 2, kernel[1] // 2))
+    with torch.inference_mode():
+        assert float((LineConv(conv)(x) - conv(x)).abs().max()) < TOLERANCE
