@@ -1,9 +1,12 @@
 package acwface.demo
 
+import acwface.core.BrokenModel
 import acwface.core.Faces
 import acwface.core.Incompatibility
+import acwface.core.Model
 import acwface.core.Problem
 import acwface.core.RollingMean
+import acwface.core.isIntact
 import android.content.Context
 import android.os.Build
 import android.os.Bundle
@@ -75,7 +78,7 @@ abstract class DetectorActivity : ComponentActivity() {
         onPictureCreated()
         showHardwareChoices()
         inWorker {
-            val (models, broken) = Models(assets).read()
+            val (models, broken) = Models.read(this)
             main.post { if (!isDestroyed) showModels(models, broken) }
         }
     }
@@ -259,7 +262,7 @@ abstract class DetectorActivity : ComponentActivity() {
         overlay.clear()
         val failure =
             Models.incompatibility(model)?.let { describe(model, it) }
-                ?: if (Models(assets).isIntact(model)) null else getString(R.string.model_damaged, model.name)
+                ?: if (isIntact(model)) null else getString(R.string.model_damaged, model.name)
         if (failure != null) {
             ifStillWanted(model, wanted) { showModelNotice(failure) }
             return

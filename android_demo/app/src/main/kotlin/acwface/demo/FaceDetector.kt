@@ -1,6 +1,7 @@
 package acwface.demo
 
 import acwface.core.Faces
+import acwface.core.Model
 import acwface.core.Postprocessor
 import acwface.core.Preprocessor
 import acwface.core.makeAnchors

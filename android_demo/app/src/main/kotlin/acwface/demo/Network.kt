@@ -1,5 +1,6 @@
 package acwface.demo
 
+import acwface.core.Model
 import android.content.Context
 import com.google.ai.edge.litert.Accelerator
 import com.google.ai.edge.litert.BuiltinNpuAcceleratorProvider
@@ -46,17 +47,18 @@ class OpenedNetwork(val network: Network, val hardware: Hardware, val failures: 
 class NetworkException(message: String, cause: Throwable) : Exception(message, cause)
 
 /**
- * Opens a model on [wanted] hardware, or on the next best that takes it: NPU, GPU, CPU.
+ * Opens a model on [wanted] hardware or, with [fallback], on the next best that takes it: NPU, GPU, CPU.
  *
  * Each is asked for alone. LiteRT then refuses a model of which the GPU cannot run all, so what is named is what runs; for the NPU it permits
  * parts on the CPU and does not tell. Models with operators of the project's own need the interpreter, which LiteRT has on the CPU only.
  *
- * @throws NetworkException not even the CPU runs it.
+ * @throws NetworkException nothing of that runs it.
  */
-fun openNetwork(context: Context, model: Model, wanted: Hardware): OpenedNetwork {
+fun openNetwork(context: Context, model: Model, wanted: Hardware, fallback: Boolean = true): OpenedNetwork {
     val failures = ArrayList<OpenedNetwork.Failure>()
     val custom = model.manifest.runtime.library != null
-    val units = listOf(Hardware.Unit.NPU, Hardware.Unit.GPU, Hardware.Unit.CPU).dropWhile { it != wanted.unit }
+    val order = listOf(Hardware.Unit.NPU, Hardware.Unit.GPU, Hardware.Unit.CPU)
+    val units = if (fallback) order.dropWhile { it != wanted.unit } else listOf(wanted.unit)
     for (hardware in units.map { Hardware(it, threads(it, wanted)) }) {
         try {
             val network =
@@ -68,13 +70,13 @@ fun openNetwork(context: Context, model: Model, wanted: Hardware): OpenedNetwork
             return OpenedNetwork(network, hardware, failures)
         } catch (error: Exception) {
             failures.add(OpenedNetwork.Failure(hardware.unit, error.message ?: error.toString()))
-            if (hardware.unit == Hardware.Unit.CPU) throw NetworkException(failures.last().message, error)
+            if (hardware.unit == units.last()) throw NetworkException(failures.last().message, error)
         } catch (error: LinkageError) { // a runtime library that this processor has not
             failures.add(OpenedNetwork.Failure(hardware.unit, error.toString()))
-            if (hardware.unit == Hardware.Unit.CPU) throw NetworkException(failures.last().message, error)
+            if (hardware.unit == units.last()) throw NetworkException(failures.last().message, error)
         }
     }
-    error("the CPU is always tried")
+    error("one is always tried")
 }
 
 private fun threads(unit: Hardware.Unit, wanted: Hardware) =
@@ -108,7 +110,16 @@ private class CompiledNetwork(context: Context, model: Model, hardware: Hardware
     init {
         try {
             val environment = closing.add(environment(context, hardware.unit))
-            compiled = closing.add(CompiledModel.create(context.assets, model.asset, options(hardware), environment))
+            val file = model.file
+            val options = options(hardware)
+            compiled =
+                closing.add(
+                    if (file == null) {
+                        CompiledModel.create(context.assets, model.asset, options, environment)
+                    } else {
+                        CompiledModel.create(file.path, options, environment)
+                    },
+                )
             input = closing.add(compiled.createInputBuffer(model.manifest.input.name))
             inputs = mapOf(model.manifest.input.name to input)
             outputs = model.manifest.outputs.associate { it.name to closing.add(compiled.createOutputBuffer(it.name)) }
@@ -190,12 +201,17 @@ private class InterpretedNetwork(context: Context, model: Model, threads: Int) :
     }
 
     /** The model file, not copied: assets are stored uncompressed. */
-    private fun map(context: Context, model: Model): ByteBuffer =
-        context.assets.openFd(model.asset).use { file ->
-            FileInputStream(file.fileDescriptor).use { stream ->
-                stream.channel.map(FileChannel.MapMode.READ_ONLY, file.startOffset, file.declaredLength)
+    private fun map(context: Context, model: Model): ByteBuffer {
+        val file = model.file
+        if (file != null) {
+            return FileInputStream(file).use { it.channel.map(FileChannel.MapMode.READ_ONLY, 0, it.channel.size()) }
+        }
+        return context.assets.openFd(model.asset).use { asset ->
+            FileInputStream(asset.fileDescriptor).use { stream ->
+                stream.channel.map(FileChannel.MapMode.READ_ONLY, asset.startOffset, asset.declaredLength)
             }
         }
+    }
 
     private fun direct(shape: List<Int?>): ByteBuffer {
         val floats = shape.fold(1) { size, axis -> size * checkNotNull(axis) }

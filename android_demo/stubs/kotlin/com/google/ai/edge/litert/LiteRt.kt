@@ -101,5 +101,13 @@ class CompiledModel private constructor() : JniHandle() {
             options: Options = Options(Accelerator.CPU),
             optionalEnv: Environment? = null,
         ): CompiledModel = throw UnsupportedOperationException()
+
+        @JvmStatic
+        @JvmOverloads
+        fun create(
+            filePath: String,
+            options: Options = Options(Accelerator.CPU),
+            optionalEnv: Environment? = null,
+        ): CompiledModel = throw UnsupportedOperationException()
     }
 }
