@@ -29,6 +29,7 @@
 #   PEOPLE=DIR            photographs without labels for training (default: those beside the project)
 #   ORT_INCLUDE=DIR LITERT_INCLUDE=DIR  C headers of one's own for make native (default: fetched); ANDROID_NDK=DIR builds for Android too
 #   ANDROID_ARTIFACTS="DIR DIR"  what the Android demo gets (default: the TFLite artifacts of the above, and INT8 ones that are there)
+#   HARDWARE="cpu gpu npu"  what make bench-android measures on (default: cpu gpu), on the only phone or PHONE=adb:SERIAL
 #   ANDROID_JAR=FILE      an SDK's android.jar for make test-android (default: one is made); DEBIAN_MIRROR=URL to fetch from, for iOS too (default: apt's)
 #   IOS_ARTIFACTS="DIR DIR"  what the iOS demo gets (default: the Core ML artifacts of the above)
 #   FUZZ="image pth" SECONDS=60  kinds of files for make fuzz (default: all), and for how long each
@@ -94,7 +95,7 @@ REQUIRE_FIXED = @$(if $(strip $(1)),:,echo "error: SIZE=$(SIZE) PRECISION=$(PREC
 # Appear whole. On Ctrl-C make would delete the description, and the next export would take the rest for somebody's folder.
 .PRECIOUS: $(addsuffix /detector.json,$(ONNX_ARTIFACTS) $(TFLITE_ARTIFACTS) $(COREML_ARTIFACTS))
 
-.PHONY: help all setup test test-accuracy golden test-android android-assets test-ios ios-assets lint summary export-onnx bench-onnx export-tflite bench-tflite export-coreml bench-coreml bench bench-ios bench-report bench-arm arm-record export-all quantize sensitivity bench-speed detect native bench-kernel data train-shipped train-compare bench-train fuzz readme-numbers chaos lock clean FORCE
+.PHONY: help all setup test test-accuracy golden test-android android-assets test-ios ios-assets lint summary export-onnx bench-onnx export-tflite bench-tflite export-coreml bench-coreml bench bench-ios bench-android bench-report bench-arm arm-record export-all quantize sensitivity bench-speed detect native bench-kernel data train-shipped train-compare bench-train fuzz readme-numbers chaos lock clean FORCE
 
 help: ## list the targets
 	@sed -n '/^#/!q;s/^# \{0,1\}//p;s/^#$$//p' Makefile
@@ -224,13 +225,20 @@ bench-ios: .venv/.ready ## add FILE, the record that the iOS demo's benchmark ha
 	[ "$$(uname)" != Darwin ] || $(MAKE) --no-print-directory bench-coreml
 	$(MAKE) --no-print-directory bench-report
 
+HARDWARE ?=
+PHONE ?=
+
+bench-android: $(addsuffix /detector.json,$(filter $(TFLITE_ARTIFACTS),$(ANDROID_ARTIFACTS))) | .venv/.ready ## latency of ANDROID_ARTIFACTS on a phone's HARDWARE, by the Android demo, which has to be installed
+	$(PY) -m runtime_bench app $(ANDROID_ARTIFACTS) $(if $(HARDWARE),--hardware $(HARDWARE)) $(if $(PHONE),--device "$(PHONE)") \
+	  --threads $(THREADS) --json "$(OUT)/bench/android-app.json" $(if $(RESUME),--resume)
+
 bench: bench-onnx bench-tflite bench-coreml bench-arm bench-report ## all of these and the report
 
 bench-report: .venv/.ready ## build/bench/report.html, .md and .csv of the records that are there
 	@[ -n "$(RECORDS)" ] || { echo "error: no records in $(OUT)/bench; run: make bench-onnx" >&2; exit 2; }
 	$(PY) -m runtime_bench report $(RECORDS) --out "$(OUT)/bench" $(if $(WIDER),--wider "$(WIDER)")
 
-RECORDS = $(wildcard $(foreach name,onnx tflite coreml arm ios android,$(OUT)/bench/$(name).json))
+RECORDS = $(wildcard $(foreach name,onnx tflite coreml arm ios android android-app,$(OUT)/bench/$(name).json))
 
 # Photographs of 320 pixels: an emulated processor takes seconds for each.
 ARM := qemu:cortex-a53 qemu:cortex-a76 qemu:cortex-a710

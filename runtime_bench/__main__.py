@@ -15,7 +15,7 @@ import os
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from typing import NamedTuple
 import msgspec
 import torch
 
-from model.artifact import open_artifact
+from model.artifact import Artifact, open_artifact
 from model.checkpoint import load_checkpoint
 from model.cli import Parser, add_size, parse_size, positive, run_command
 from model.errors import UserError
@@ -36,12 +36,15 @@ from runtime_bench.changes import check_checkpoints, find_changes
 from runtime_bench.compare import Speed, comparable, compare
 from runtime_bench.detect import FaceDetector, artifact_detector, open_detector, torch_detector
 from runtime_bench.devices import list_devices, open_device
+from runtime_bench.devices.adb import only_serial
+from runtime_bench.devices.app import HARDWARE, LIMIT_S, DemoApp, HowOften, app_inputs, benchmark_in_app
+from runtime_bench.devices.phone import PhoneWatch
 from runtime_bench.draw import draw_detections
 from runtime_bench.drift import References, ap_gain
 from runtime_bench.evaluate import Evaluation, evaluate, protocol
 from runtime_bench.exports import Export, measure_exports
 from runtime_bench.html_report import write_report
-from runtime_bench.latency import COOL_DOWN_S, MLPERF, MLPERF_COOL_DOWN_S, RUNS, Timing, require_readable
+from runtime_bench.latency import COOL_DOWN_S, MLPERF, MLPERF_COOL_DOWN_S, RUNS, WARMUP, Timing, require_readable
 from runtime_bench.options import add_dataset, open_dataset
 from runtime_bench.peers import open_peer
 from runtime_bench.profile import RUNS as PROFILE_RUNS
@@ -120,6 +123,33 @@ def main() -> int:
     import_.add_argument(
         "--json", type=Path, default=Path("build/bench/ios.json"), metavar="FILE", help="all records (default: %(default)s)"
     )
+
+    app = commands.add_parser(
+        "app",
+        help="latency on a phone's CPU, GPU and NPU, by the Android demo",
+        description="Put TFLite artifacts on a phone that has the Android demo, start its benchmark over adb, fetch its records.",
+        epilog="example: python -m runtime_bench app build/artifacts/*-320-tflite --hardware cpu gpu --threads 4",
+    )
+    app.add_argument("artifacts", type=Path, nargs="+", metavar="ARTIFACT", help="artifact folder, TFLite")
+    app.add_argument("--device", default="adb", metavar="NAME", help="adb:SERIAL, or the only one: adb (default: %(default)s)")
+    app.add_argument(
+        "--hardware",
+        nargs="+",
+        choices=HARDWARE,
+        default=["cpu", "gpu"],
+        help="cpu, gpu, npu: one measurement on each, and none where it refuses the artifact (default: cpu gpu)",
+    )
+    app.add_argument("--threads", type=positive, default=1, metavar="T", help="of the CPU (default: %(default)s)")
+    app.add_argument("--runs", type=positive, default=RUNS, metavar="N", help="after warm-up, in one process (default: %(default)s)")
+    app.add_argument("--warmup", type=positive, default=WARMUP, metavar="N", help="runs before that (default: %(default)s)")
+    app.add_argument(
+        "--cool-down", type=_limit, default=COOL_DOWN_S, metavar="SECONDS", help="pause before all but the first (default: %(default)s)"
+    )
+    app.add_argument("--time-limit", type=_limit, default=LIMIT_S, metavar="SECONDS", help="for one measurement (default: %(default)s)")
+    app.add_argument(
+        "--json", type=Path, default=Path("build/bench/android-app.json"), metavar="FILE", help="the records (default: %(default)s)"
+    )
+    app.add_argument("--resume", action="store_true", help="keep what the records hold already of the same measurement")
 
     commands.add_parser(
         "devices",
@@ -221,6 +251,7 @@ def main() -> int:
 
     args = parser.parse_args()
     return {
+        "app": _app,
         "compare": _compare,
         "devices": _devices,
         "exports": _exports,
@@ -259,20 +290,12 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    if twice := [name for name, count in Counter(path.resolve().name for path in args.artifacts).items() if count > 1]:
-        raise UserError(f"two artifacts are called {twice[0]}; measure them into records of their own (--json)")
     if args.peer and "local" not in (args.device or ["local"]):
         raise UserError("--peer is measured on this machine; add --device local")
     before = read_results(args.compare) if args.compare else []
     references = References(open_dataset(args))
     peers = [open_peer(text) for text in args.peer]
-    artifacts, failed = [], False
-    for path in args.artifacts:
-        try:
-            artifacts.append(open_artifact(path))
-        except UserError as error:
-            failed = True
-            print(f"error: {error}", file=sys.stderr)
+    artifacts, failed = _open_artifacts(args.artifacts)
     check_checkpoints(before, artifacts)
     devices = [open_device(name) for name in dict.fromkeys(args.device or ["local"])]
     elsewhere = [device for device in devices if device.name != "local"]
@@ -290,12 +313,43 @@ def _run(args: argparse.Namespace) -> int:
     for artifact, device in itertools.product(artifacts, elsewhere):
         inputs = artifact_inputs(artifact, *how, device.describe())
         plan[artifact.name, device.name] = _Planned(inputs, partial(benchmark_on, device, artifact, runs, references))
-    results, all_measured = _carry_out(plan, args.json, args.resume, runs)
+    results, all_measured = _carry_out(plan, args.json, args.resume, runs.close)
     if args.compare:
         changes = find_changes(before, results, args.max_slower, args.max_loss)
         print(changes_table(changes, args.compare))
         if any(change.beyond_limit for change in changes) and all_measured and not failed:
             return 1
+    return 0 if all_measured and not failed else 2
+
+
+def _open_artifacts(paths: Sequence[Path]) -> tuple[list[Artifact], bool]:
+    """Those that are in order, and whether there were others: each is an error line."""
+    if twice := [name for name, count in Counter(path.resolve().name for path in paths).items() if count > 1]:
+        raise UserError(f"two artifacts are called {twice[0]}; measure them into records of their own (--json)")
+    artifacts, failed = [], False
+    for path in paths:
+        try:
+            artifacts.append(open_artifact(path))
+        except UserError as error:
+            failed = True
+            print(f"error: {error}", file=sys.stderr)
+    return artifacts, failed
+
+
+def _app(args: argparse.Namespace) -> int:
+    kind, _, serial = args.device.partition(":")
+    if kind != "adb":
+        raise UserError(f"--device {args.device}: phones with the demo are adb:SERIAL, see: python -m runtime_bench devices")
+    artifacts, failed = _open_artifacts(args.artifacts)
+    if other := [artifact for artifact in artifacts if artifact.manifest.format != "tflite"]:
+        raise UserError(f"{other[0].path} is {other[0].manifest.format}; the app runs tflite: make export-tflite")
+    app, watch = DemoApp(serial or only_serial(), args.time_limit), PhoneWatch(args.cool_down)
+    how = HowOften(args.threads, args.runs, args.warmup)
+    plan: dict[tuple[str, str], _Planned] = {}
+    for artifact, hardware in itertools.product(artifacts, dict.fromkeys(args.hardware)):
+        measure = partial(benchmark_in_app, app, watch, artifact, hardware, how)
+        plan[artifact.name, app.on(hardware)] = _Planned(app_inputs(app, artifact, hardware, how), measure)
+    _, all_measured = _carry_out(plan, args.json, args.resume, app.stop)
     return 0 if all_measured and not failed else 2
 
 
@@ -306,8 +360,8 @@ class _Planned(NamedTuple):
     """Given an earlier result of the same inputs, or none."""
 
 
-def _carry_out(plan: dict[tuple[str, str], _Planned], path: Path, resume: bool, runs: DeviceRuns) -> tuple[list[Result], bool]:
-    """Measure, write the records after every step, and print them, also after Ctrl-C; the results, and whether nothing has failed."""
+def _carry_out(plan: dict[tuple[str, str], _Planned], path: Path, resume: bool, close: Callable[[], None]) -> tuple[list[Result], bool]:
+    """Measure, write the records after every step, close and print them, also after Ctrl-C; the results, and whether nothing has failed."""
     recorded = {(result.artifact, result.device): result for result in read_results(path)} if resume and path.exists() else {}
     results = {key: recorded[key] for key, planned in plan.items() if key in recorded and recorded[key].inputs == planned.inputs}
     interrupted, failed = True, False
@@ -323,7 +377,7 @@ def _carry_out(plan: dict[tuple[str, str], _Planned], path: Path, resume: bool, 
                 print(f"error: {error}" if key[1] == "local" else f"error: {key[1]}: {error}", file=sys.stderr)
         interrupted = False
     finally:
-        runs.close()
+        close()
         in_order = [results[key] for key in plan if key in results]
         if in_order:
             print(results_table(in_order))

@@ -261,7 +261,7 @@ class Result(Struct, frozen=True, forbid_unknown_fields=True):
     """What has run the artifact. Something that stands in for the artifact's own runtime has a name of its own, and measures no costs."""
     runtime_version: str
     device: str
-    """``local``, or as ``--device`` takes it."""
+    """``local``, or as ``--device`` takes it; where an app has measured, the phone and what ran the network, as the app says."""
     machine: str
     """The processor's name."""
     threads: int

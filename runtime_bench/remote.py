@@ -9,9 +9,7 @@ import hashlib
 import itertools
 import os
 import shutil
-import sys
 import tempfile
-import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,11 +30,11 @@ from runtime_bench.benchmark import DYNAMIC_LATENCY_SIZE, artifact_fields, artif
 from runtime_bench.detect import FaceDetector
 from runtime_bench.devices import Device
 from runtime_bench.devices.local import Local
-from runtime_bench.devices.phone import measure_energy
+from runtime_bench.devices.phone import PhoneWatch
 from runtime_bench.drift import References, drift_fields, measure_drift
 from runtime_bench.evaluate import evaluate
 from runtime_bench.latency import Measurement, Timing, measure_latency
-from runtime_bench.record import DeviceDrift, PhoneRun, Result
+from runtime_bench.record import DeviceDrift, Result
 from runtime_bench.runtimes import Outputs
 from runtime_bench.widerface import WiderFace
 
@@ -86,7 +84,7 @@ class DeviceRuns:
         cool_down_s: float,
     ) -> None:
         self._references, self._cache, self._resume, self.how = references, cache, resume, (threads, timing)
-        self._cool_down_s, self._warm = cool_down_s, set[str]()
+        self._watch = PhoneWatch(cool_down_s)
         self._pairs = list(itertools.product(artifacts, (*devices, Local())))
         self._pool = ThreadPoolExecutor(min([cores(), *(device.workers for device in devices)]))
         self._runs: dict[tuple[str, str], Future[Recorded]] = {}
@@ -118,7 +116,7 @@ class DeviceRuns:
             for names in itertools.batched(dataset.faces, device.shard if size else 1):
                 tensors = [tensor for tensor in _tensors(names, artifact, dataset) if not _file(folder, tensor).exists()]
                 if tensors:
-                    self._warm.add(device.name)
+                    self._watch.has_worked(device.name)
                     np.save(inputs, np.concatenate(tensors))
                     inputs_there = device.push(inputs)
                     outputs_there = f"{inputs_there}.npz"
@@ -150,27 +148,13 @@ class DeviceRuns:
         if not device.has_times or device.name == "local":
             return Measurement("", "", "")
         if not file.exists():
-            measured = self._measure(artifact, device)
+            tensor = latency_input(artifact.manifest)
+            measured = self._watch.measure(
+                device.name, device.phone, artifact.name, lambda: measure_latency(artifact, tensor, *self.how, device=device)
+            )
             with atomic_file(file) as temporary:
                 temporary.write_bytes(msgspec.json.encode(measured))
         return msgspec.json.decode(file.read_bytes(), type=Measurement)
-
-    def _measure(self, artifact: Artifact, device: Device) -> Measurement:
-        before = device.phone()
-        cool_down_s = self._cool_down_s if before is not None and device.name in self._warm else 0.0
-        if cool_down_s:
-            print(f"{artifact.name}: {device.name} cools down for {cool_down_s:.0f} s ...", file=sys.stderr, flush=True)
-            time.sleep(cool_down_s)
-            before = device.phone()
-        self._warm.add(device.name)
-        start = time.monotonic()
-        measured = measure_latency(artifact, latency_input(artifact.manifest), *self.how, device=device)
-        if before is None or measured.latency_ms is None:
-            return measured
-        seconds, after = time.monotonic() - start, device.phone()
-        runs = measured.latency_ms.runs + measured.latency_ms.processes * measured.latency_ms.warmup
-        phone = PhoneRun(before, after, seconds, cool_down_s, measure_energy(before, after, runs))
-        return msgspec.structs.replace(measured, phone=phone)
 
 
 def cores() -> int:

@@ -34,38 +34,25 @@ _STATES = {
 }
 
 
-class Adb:
-    """One device.
+class Attached:
+    """A device that adb reaches, whatever it is used for.
 
     Args:
         serial: as ``adb devices`` lists it.
+        timeout_s: of one command, instead of :data:`TIMEOUT_S`.
 
     Raises:
-        UserError: it is not there, does not let us in, or has another processor; or what is missing cannot be fetched or pushed.
+        UserError: it is not there, or does not let us in.
     """
 
-    workers = 1
-    shard = 6
-    has_times = True
-
-    def __init__(self, serial: str) -> None:
+    def __init__(self, serial: str, timeout_s: float | None = None) -> None:
         self.name = f"adb:{serial}"
-        self._serial = serial
+        self._serial, self._timeout_s = serial, timeout_s
         states = _attached()
         if serial not in states:
             raise UserError(f"no device {serial}; adb sees {', '.join(states) or 'none: plug one in and allow USB debugging'}")
         if states[serial] != "device":
             raise UserError(f"{serial} is {states[serial]}: {_STATES.get(states[serial], 'see adb devices')}")
-        abi = self._property("ro.product.cpu.abi")
-        if abi != ABI:
-            raise UserError(f"{serial} has {abi or 'an unknown'} ABI; the runtimes are built for {ABI}")
-        python = self._push_python(prepare_arm())
-        root = f"{python}/root"
-        libraries = f"{root}/usr/lib/aarch64-linux-gnu:{root}/usr/lib"
-        self.python = (
-            *("env", f"PYTHONHOME={root}/usr", f"PYTHONPATH={python}/site:{self._push_project()}", "PYTHONDONTWRITEBYTECODE=1"),
-            *(f"{root}/lib/ld-linux-aarch64.so.1", "--library-path", libraries, f"{root}/usr/bin/python{PYTHON}"),
-        )
 
     def describe(self) -> str:
         names = ("ro.product.manufacturer", "ro.product.model", "ro.soc.model", "ro.build.version.release")
@@ -93,6 +80,55 @@ class Adb:
     def drop(self, there: str) -> None:
         self._shell(shlex.join(["rm", "-rf", str(Path(there).parent)]))
 
+    def _is_whole(self, folder: str) -> bool:
+        return self._shell(f"[ -e {folder}/{_WHOLE} ] && echo yes || true").strip() == "yes"
+
+    def _property(self, name: str) -> str:
+        return self._shell(f"getprop {name}").strip()
+
+    def _shell(self, command: str) -> str:
+        return self._adb("shell", "-n", command)
+
+    def _adb(self, *words: str) -> str:
+        try:
+            return run_here(["adb", "-s", self._serial, *words], timeout_s=self._timeout_s or TIMEOUT_S)
+        except UserError as error:
+            if "No space left" in str(error):
+                raise UserError(f"{self._serial} is full; free half a gigabyte there ({FOLDER} is ours and may be deleted)") from None
+            if str(error) in ("adb: Killed", "adb: exit code 137"):
+                raise UserError(
+                    f"{self._serial} killed it, as phones do when memory is short; close apps and go on with --resume"
+                ) from None
+            raise
+
+
+class Adb(Attached):
+    """One device, as it is for Python.
+
+    Args:
+        serial: as ``adb devices`` lists it.
+
+    Raises:
+        UserError: it is not there, does not let us in, or has another processor; or what is missing cannot be fetched or pushed.
+    """
+
+    workers = 1
+    shard = 6
+    has_times = True
+
+    def __init__(self, serial: str) -> None:
+        super().__init__(serial)
+        abi = self._property("ro.product.cpu.abi")
+        if abi != ABI:
+            raise UserError(f"{serial} has {abi or 'an unknown'} ABI; the runtimes are built for {ABI}")
+        python = self._push_python(prepare_arm())
+        root = f"{python}/root"
+        libraries = f"{root}/usr/lib/aarch64-linux-gnu:{root}/usr/lib"
+        self.python = (
+            *("env", f"PYTHONHOME={root}/usr", f"PYTHONPATH={python}/site:{self._push_project()}", "PYTHONDONTWRITEBYTECODE=1"),
+            *(f"{root}/lib/ld-linux-aarch64.so.1", "--library-path", libraries, f"{root}/usr/bin/python{PYTHON}"),
+        )
+
     def _push_python(self, folder: Path) -> str:
         """One archive: thousands of small files take minutes."""
         there = f"{FOLDER}/python-{folder.name}"
@@ -119,27 +155,6 @@ class Adb:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(library, target)
             return self.push(copy)
-
-    def _is_whole(self, folder: str) -> bool:
-        return self._shell(f"[ -e {folder}/{_WHOLE} ] && echo yes || true").strip() == "yes"
-
-    def _property(self, name: str) -> str:
-        return self._shell(f"getprop {name}").strip()
-
-    def _shell(self, command: str) -> str:
-        return self._adb("shell", "-n", command)
-
-    def _adb(self, *words: str) -> str:
-        try:
-            return run_here(["adb", "-s", self._serial, *words], timeout_s=TIMEOUT_S)
-        except UserError as error:
-            if "No space left" in str(error):
-                raise UserError(f"{self._serial} is full; free half a gigabyte there ({FOLDER} is ours and may be deleted)") from None
-            if str(error) in ("adb: Killed", "adb: exit code 137"):
-                raise UserError(
-                    f"{self._serial} killed it, as phones do when memory is short; close apps and go on with --resume"
-                ) from None
-            raise
 
 
 def only_serial() -> str:

@@ -8,9 +8,14 @@ Android 10 on), the kernel's ``thermal``, ``cpufreq`` and ``power_supply`` class
 from __future__ import annotations
 
 import re
+import sys
+import time
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
-from runtime_bench.record import Energy, Phone
+import msgspec
+
+from runtime_bench.record import Energy, Latency, Phone, PhoneRun
 
 SYS = "/sys"
 _TEMPERATURES = {0, 1, 2, 3, 4, 5, 9, 10, 11, 12, 13}
@@ -57,6 +62,60 @@ def measure_energy(before: Phone, after: Phone, runs: int) -> Energy | None:
         return None
     volts = 1e-3 * (before.battery_mv + after.battery_mv) / 2
     return Energy("charge counter", 3600e-6 * (before.charge_uah - after.charge_uah) * volts, runs)
+
+
+class _Measured(Protocol):
+    """A ``Measurement`` or a ``Result``."""
+
+    latency_ms: Latency | None
+    phone: PhoneRun | None
+
+
+class PhoneWatch:
+    """Lets phones rest before something is measured on them, and asks them how they are, before and after.
+
+    Args:
+        cool_down_s: pause before something is measured on a phone that has done something for us.
+    """
+
+    def __init__(self, cool_down_s: float) -> None:
+        self._cool_down_s, self._warm = cool_down_s, set[str]()
+
+    def has_worked(self, name: str) -> None:
+        """On something that is not measured."""
+        self._warm.add(name)
+
+    def rest(self, name: str, read: Callable[[], Phone | None], what: str) -> tuple[Phone | None, float]:
+        """Wait if need be.
+
+        Args:
+            name: of the device.
+            read: what it says of itself; ``None`` of what is no phone.
+            what: is measured next, in words.
+
+        Returns:
+            What it says then, and the seconds that it was left alone.
+        """
+        phone = read()
+        cool_down_s = self._cool_down_s if phone is not None and name in self._warm else 0.0
+        if cool_down_s:
+            print(f"{what}: {name} cools down for {cool_down_s:.0f} s ...", file=sys.stderr, flush=True)
+            time.sleep(cool_down_s)
+            phone = read()
+        self._warm.add(name)
+        return phone, cool_down_s
+
+    def measure[M: _Measured](self, name: str, read: Callable[[], Phone | None], what: str, measure: Callable[[], M]) -> M:
+        """What ``measure`` gives, with its ``phone``; the other arguments are those of :meth:`rest`."""
+        before, cool_down_s = self.rest(name, read, what)
+        start = time.monotonic()
+        measured = measure()
+        if before is None or measured.latency_ms is None:
+            return measured
+        seconds, after = time.monotonic() - start, read()
+        runs = measured.latency_ms.runs + measured.latency_ms.processes * measured.latency_ms.warmup
+        phone = PhoneRun(before, after, seconds, cool_down_s, measure_energy(before, after, runs))
+        return msgspec.structs.replace(measured, phone=phone)
 
 
 def _script() -> str:

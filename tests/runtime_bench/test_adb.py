@@ -153,7 +153,7 @@ def test_what_a_phone_was_like_is_in_the_record_and_the_report(cli, phone, artif
         waited.append(seconds)
         (phone / "battery").write_text((phone / "battery").read_text().replace("300", "250"))
 
-    monkeypatch.setattr("runtime_bench.remote.time.sleep", cool_down)
+    monkeypatch.setattr("runtime_bench.devices.phone.time.sleep", cool_down)
 
     def plugged_in(name: str) -> adb.Adb:
         device = adb.Adb(name.partition(":")[2])
@@ -201,10 +201,12 @@ def test_a_phone_that_hangs_is_given_up(phone, monkeypatch):
 SESSION = r"""
 set -eu
 emulator=$1; work=$2; shift 2
+if [ -n "$emulator" ]; then
 mount -t binfmt_misc none /proc/sys/fs/binfmt_misc
 magic='\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00'
 mask='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
 echo ":aarch64:M::$magic:$mask:$emulator:F" > /proc/sys/fs/binfmt_misc/register
+fi
 ip link set lo up
 mkdir -p "$work/shell"
 printf '#!/bin/sh\n[ $1 = ro.product.cpu.abi ] && echo arm64-v8a || echo some\n' > "$work/shell/getprop"
