@@ -32,6 +32,7 @@ from model.postprocess import Thresholds
 from model.preprocess import load_image, prepare
 from runtime_bench.apps import import_records
 from runtime_bench.benchmark import artifact_inputs, benchmark, benchmark_peer, latency_input, peer_inputs
+from runtime_bench.benchmark_model import check_program, why_not
 from runtime_bench.changes import check_checkpoints, find_changes
 from runtime_bench.compare import Speed, comparable, compare
 from runtime_bench.detect import FaceDetector, artifact_detector, open_detector, torch_detector
@@ -92,6 +93,9 @@ def main() -> int:
     )
     run.add_argument(
         "--device", action="append", metavar="NAME", help="where to run: local, qemu:CPU, adb:SERIAL; several if repeated (default: local)"
+    )
+    run.add_argument(
+        "--benchmark-model", type=Path, metavar="FILE", help="LiteRT's program of that name for Android, to be run beside, on adb:SERIAL"
     )
     run.add_argument("--resume", action="store_true", help="keep what the records hold already of the same measurement: go on after Ctrl-C")
     run.add_argument("--compare", type=Path, metavar="FILE", help="earlier records; exit code 1 where the following limits are passed")
@@ -292,11 +296,18 @@ def _compare(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     if args.peer and "local" not in (args.device or ["local"]):
         raise UserError("--peer is measured on this machine; add --device local")
+    if args.benchmark_model:
+        if not any(name.partition(":")[0] == "adb" for name in args.device or []):
+            raise UserError("--benchmark-model is run on phones; add --device adb:SERIAL")
+        check_program(args.benchmark_model)
     before = read_results(args.compare) if args.compare else []
     references = References(open_dataset(args))
     peers = [open_peer(text) for text in args.peer]
     artifacts, failed = _open_artifacts(args.artifacts)
     check_checkpoints(before, artifacts)
+    for artifact in artifacts if args.benchmark_model else ():
+        if reason := why_not(artifact):
+            print(f"{artifact.name}: benchmark_model is not run, {reason}", file=sys.stderr)
     devices = [open_device(name) for name in dict.fromkeys(args.device or ["local"])]
     elsewhere = [device for device in devices if device.name != "local"]
     timing = MLPERF if args.mlperf else Timing(args.runs)
@@ -309,7 +320,8 @@ def _run(args: argparse.Namespace) -> int:
             for size in dict.fromkeys(artifact.manifest.input.size for artifact in artifacts):
                 plan[peer.title(size), "local"] = _Planned(peer_inputs(peer, size, *how), partial(benchmark_peer, peer, size, *how))
     cool_down_s = args.cool_down if args.cool_down is not None else MLPERF_COOL_DOWN_S if args.mlperf else COOL_DOWN_S
-    runs = DeviceRuns(artifacts, elsewhere, references, args.json.parent / "outputs", args.resume, args.threads, timing, cool_down_s)
+    cache = args.json.parent / "outputs"
+    runs = DeviceRuns(artifacts, elsewhere, references, cache, args.resume, args.threads, timing, cool_down_s, args.benchmark_model)
     for artifact, device in itertools.product(artifacts, elsewhere):
         inputs = artifact_inputs(artifact, *how, device.describe())
         plan[artifact.name, device.name] = _Planned(inputs, partial(benchmark_on, device, artifact, runs, references))

@@ -17,7 +17,7 @@ from model.files import atomic_file, require_inside
 from model.preprocess import load_image
 from runtime_bench.charts import Bar, Line, bars, curves, intervals, legend, roofline
 from runtime_bench.record import Drift, Example, Faces, PhoneRun, Result, SizeDrift
-from runtime_bench.report import Table, conditions, evaluations, in_threads, named, phones, rounded
+from runtime_bench.report import Table, conditions, evaluations, in_threads, named, phones, programs, rounded
 from runtime_bench.widerface import SUBSETS
 
 _PHOTOGRAPH_SIDE = 480
@@ -50,7 +50,12 @@ def write_report(results: Sequence[Result], photographs: Path | None, folder: Pa
 
 
 def _markdown(results: Sequence[Result]) -> str:
-    more = [line for table in (phones(results), evaluations(results)) if table for line in (_github(table), "", table.note, "")]
+    more = [
+        line
+        for table in (phones(results), programs(results), evaluations(results))
+        if table
+        for line in (_github(table), "", table.note, "")
+    ]
     lines = [f"- {line}" for line in (*conditions(results), *_not_verified(results))]
     return "\n".join(["# Benchmark", "", _github(Table(*_summary(results), "")), "", *more, *lines]) + "\n"
 
@@ -98,6 +103,7 @@ def _csv(results: Sequence[Result]) -> str:
         flat |= {"macs": line and line.macs, "bound_ms": line and line.bound_ms, "peak_gflops": line and line.peak.gflops}
         flat |= {"runs": getattr(times, "runs", None), "mlperf": getattr(times, "mlperf", None), "accelerator": result.accelerator}
         flat |= _phone_columns(result.phone)
+        flat |= {f"benchmark_model_{field}": getattr(result.benchmark_model, field, None) for field in ("mean_ms", "std_ms", "runs")}
         flat |= {"dataset": result.dataset, "images": result.images, "protocol": result.protocol}
         flat |= {f"ap_{subset}": getattr(result.ap, subset, None) for subset in SUBSETS}
         flat |= {f"drop_{subset}": getattr(result.drop, subset, None) for subset in SUBSETS}
@@ -129,6 +135,7 @@ def _page(results: Sequence[Result], photographs: Path | None) -> str:
         ("Summary", _summaries(results)),
         ("Latency", _latency(results)),
         ("Phones", _shown(phones(results))),
+        ("By benchmark_model", _shown(programs(results))),
         ("Roofline", _roofline(results)),
         ("Precision and recall", _curves(results)),
         ("What was lost in AP", _drops(results)),

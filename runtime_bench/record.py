@@ -235,6 +235,29 @@ class PhoneRun(Struct, frozen=True, forbid_unknown_fields=True):
     """``None`` where it does not tell."""
 
 
+class BenchmarkModel(Struct, frozen=True, forbid_unknown_fields=True):
+    """What LiteRT's own command-line program of that name says of the same file on the same device: one process, random input."""
+
+    program: str
+    """SHA-256 of it."""
+    init_ms: _Positive
+    first_run_ms: _Positive
+    warmup_ms: _Positive
+    """Mean of :attr:`warmup_runs`, the first included."""
+    warmup_runs: _Count
+    mean_ms: _Positive
+    """Of :attr:`runs`, as the following."""
+    std_ms: Annotated[float, Meta(ge=0, le=1e15)]
+    min_ms: _Positive
+    max_ms: _Positive
+    runs: _Count
+    """As many as were asked for, or more: it goes on for a second."""
+    init_memory_bytes: int | None
+    """What loading the model added to the process's memory, as the program itself warns: approximately; ``None`` where it does not say."""
+    memory_bytes: int | None
+    """The same of everything."""
+
+
 class EvaluationTimes(Struct, frozen=True, forbid_unknown_fields=True):
     """Where the time of an evaluation went, seconds."""
 
@@ -303,6 +326,8 @@ class Result(Struct, frozen=True, forbid_unknown_fields=True):
     """What has really run the network: ``cpu``, ``gpu`` or ``npu``; empty where that is not known."""
     phone: PhoneRun | None = None
     """Where latency was measured on one that can be asked."""
+    benchmark_model: BenchmarkModel | None = None
+    """Where that program was run beside our own measurement."""
     evaluation_s: EvaluationTimes | None = None
     inputs: str = ""
     """SHA-256 over everything that the figures depend on; records that agree on it are of the same measurement."""

@@ -23,10 +23,11 @@ from tqdm import tqdm
 from model.anchors import make_anchors
 from model.artifact import Artifact
 from model.errors import UserError
-from model.files import atomic_file
+from model.files import atomic_file, sha256
 from model.postprocess import decode_boxes, decode_landmarks
 from model.preprocess import load_image, prepare
 from runtime_bench.benchmark import DYNAMIC_LATENCY_SIZE, artifact_fields, artifact_inputs, cost_fields, curves, is_finished, latency_input
+from runtime_bench.benchmark_model import run_program, why_not
 from runtime_bench.detect import FaceDetector
 from runtime_bench.devices import Device
 from runtime_bench.devices.local import Local
@@ -34,7 +35,7 @@ from runtime_bench.devices.phone import PhoneWatch
 from runtime_bench.drift import References, drift_fields, measure_drift
 from runtime_bench.evaluate import evaluate
 from runtime_bench.latency import Measurement, Timing, measure_latency
-from runtime_bench.record import DeviceDrift, Result
+from runtime_bench.record import BenchmarkModel, DeviceDrift, Result
 from runtime_bench.runtimes import Outputs
 from runtime_bench.widerface import WiderFace
 
@@ -49,6 +50,8 @@ class Recorded:
     accelerator: str
     costs: Measurement
     """What the network costs there; nothing where times mean nothing."""
+    program: BenchmarkModel | UserError | None
+    """What ``benchmark_model`` says of it, or why it says nothing; ``None`` where it was not run."""
     simulated: bool = False
 
     def run(self, tensor: np.ndarray) -> Outputs:
@@ -70,6 +73,7 @@ class DeviceRuns:
         resume: use those that are kept already.
         threads, timing: of latency measurements.
         cool_down_s: pause before latency is measured on a phone that has done something for us.
+        program: ``benchmark_model``, to be run on phones too.
     """
 
     def __init__(
@@ -82,9 +86,10 @@ class DeviceRuns:
         threads: int,
         timing: Timing,
         cool_down_s: float,
+        program: Path | None = None,
     ) -> None:
         self._references, self._cache, self._resume, self.how = references, cache, resume, (threads, timing)
-        self._watch = PhoneWatch(cool_down_s)
+        self._watch, self._program = PhoneWatch(cool_down_s), program
         self._pairs = list(itertools.product(artifacts, (*devices, Local())))
         self._pool = ThreadPoolExecutor(min([cores(), *(device.workers for device in devices)]))
         self._runs: dict[tuple[str, str], Future[Recorded]] = {}
@@ -98,6 +103,11 @@ class DeviceRuns:
             self._runs = {(one.name, other.name): self._pool.submit(self._run, one, other) for one, other in self._pairs}
         return self._runs[artifact.name, device].result()
 
+    def is_finished(self, earlier: Result, artifact: Artifact, device: Device) -> bool:
+        """Whether nothing is left to be done for an earlier result of the same inputs."""
+        has_run = earlier.benchmark_model and earlier.benchmark_model.program
+        return is_finished(earlier) and (not self._runs_program(artifact, device) or has_run == sha256(self._program))
+
     def close(self) -> None:
         """Give up what has not begun."""
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -110,6 +120,7 @@ class DeviceRuns:
         costs = self._costs(artifact, device, folder / "costs.json")
         size = artifact.manifest.input.size
         artifact_there = device.push(artifact.path)
+        program = self._run_program(artifact, device, artifact_there, folder)
         with tempfile.TemporaryDirectory() as temporary:
             inputs, outputs = Path(temporary) / "inputs.npy", Path(temporary) / "outputs.npz"
             # Photographs at their own size do not go into one array.
@@ -130,7 +141,7 @@ class DeviceRuns:
         if kept is None:
             raise UserError(f"none of the {len(dataset)} images under {dataset.images} could be read")
         with np.load(kept) as outputs_of_one:
-            return Recorded(folder, *outputs_of_one["runtime"].tolist(), costs)
+            return Recorded(folder, *outputs_of_one["runtime"].tolist(), costs, program)
 
     def _folder(self, artifact: Artifact, device: Device) -> Path:
         """For outputs; empty unless what lies there is of the same inputs and to be gone on from."""
@@ -152,9 +163,30 @@ class DeviceRuns:
             measured = self._watch.measure(
                 device.name, device.phone, artifact.name, lambda: measure_latency(artifact, tensor, *self.how, device=device)
             )
-            with atomic_file(file) as temporary:
-                temporary.write_bytes(msgspec.json.encode(measured))
+            _keep_figures(file, measured)
         return msgspec.json.decode(file.read_bytes(), type=Measurement)
+
+    def _runs_program(self, artifact: Artifact, device: Device) -> bool:
+        return self._program is not None and device.name.partition(":")[0] == "adb" and why_not(artifact) is None
+
+    def _run_program(self, artifact: Artifact, device: Device, artifact_there: str, folder: Path) -> BenchmarkModel | UserError | None:
+        if not self._runs_program(artifact, device):
+            return None
+        file = folder / f"benchmark_model-{sha256(self._program)[:16]}.json"
+        if not file.exists():
+            what = f"{artifact.name}, benchmark_model"
+            try:
+                self._watch.rest(device.name, device.phone, what)
+                model = f"{artifact_there}/{artifact.manifest.model.name}"
+                _keep_figures(file, run_program(self._program, device, model, *self.how))
+            except UserError as error:  # costs its own figures and no others
+                return UserError(f"{what}: {error}")
+        return msgspec.json.decode(file.read_bytes(), type=BenchmarkModel)
+
+
+def _keep_figures(file: Path, figures: msgspec.Struct) -> None:
+    with atomic_file(file) as temporary:
+        temporary.write_bytes(msgspec.json.encode(figures))
 
 
 def cores() -> int:
@@ -198,11 +230,11 @@ def benchmark_on(
         earlier: a result of the same measurement, or of another one.
 
     Raises:
-        UserError: it cannot be run there, or no image can be read.
+        UserError: it cannot be run there, or no image can be read; after the result, that ``benchmark_model`` has failed.
     """
     manifest = artifact.manifest
     inputs = artifact_inputs(artifact, references, *runs.how, device.describe())
-    if earlier is not None and earlier.inputs == inputs and is_finished(earlier):
+    if earlier is not None and earlier.inputs == inputs and runs.is_finished(earlier, artifact, device):
         yield earlier
         return
     there, here = runs.of(artifact, device.name), runs.of(artifact, "local")
@@ -222,6 +254,7 @@ def benchmark_on(
         **cost_fields(there.costs),
         accelerator=there.accelerator,
         phone=there.costs.phone,
+        benchmark_model=there.program if isinstance(there.program, BenchmarkModel) else None,
         images=len(found.detections),
         failed_images=found.failed,
         ap=found.ap,
@@ -234,6 +267,8 @@ def benchmark_on(
         ),
         inputs=inputs,
     )
+    if isinstance(there.program, UserError):
+        raise there.program
 
 
 def _largest_differences(artifact: Artifact, there: Recorded, here: Recorded, photographs: Sequence[Path]) -> tuple[float, float, float]:

@@ -45,7 +45,14 @@ def results_table(results: Sequence[Result]) -> str:
         for result in results
     ]
     lines = [tabulate(rows, headers, colalign=("left", *["right"] * (len(headers) - 1)), disable_numparse=True)]
-    lines += _speed_table(results) + _lines(phones(results)) + _lines(evaluations(results)) + drift_tables(results) + _device_table(results)
+    lines += (
+        _speed_table(results)
+        + _lines(phones(results))
+        + _lines(programs(results))
+        + _lines(evaluations(results))
+        + drift_tables(results)
+        + _device_table(results)
+    )
     lines += conditions(results)
     return "\n".join(lines)
 
@@ -117,6 +124,28 @@ def phones(results: Sequence[Result]) -> Table | None:
     note = (
         "before > after latency was measured; -: the phone does not tell; hottest: of the sensors that it shows; throttling: Android's "
         "thermal status, 0 to 6; mJ a run: of the whole phone, loading and warming up included; cooled: left alone before"
+    )
+    return Table(headers, rows, note) if rows else None
+
+
+def programs(results: Sequence[Result]) -> Table | None:
+    """What ``benchmark_model`` says, beside our own median; ``None`` where it was not run."""
+    headers = ["benchmark_model", "our median ms", "mean ms", "std", "min", "max", "runs", "init ms", "first run ms", "warm-up ms", "MB"]
+    rows = [
+        [
+            named(result),
+            _figure(result.latency_ms and result.latency_ms.median, 1, 1),
+            *(f"{value:.1f}" for value in (said.mean_ms, said.std_ms, said.min_ms, said.max_ms)),
+            str(said.runs),
+            *(f"{value:.1f}" for value in (said.init_ms, said.first_run_ms, said.warmup_ms)),
+            _figure(said.memory_bytes, 1e-6, 0),
+        ]
+        for result in results
+        if (said := result.benchmark_model)
+    ]
+    note = (
+        "LiteRT's own command-line program on the same file and device, by its own words: one process, random input; warm-up: mean, first "
+        "run included; MB: approximately, what loading and running added to its memory"
     )
     return Table(headers, rows, note) if rows else None
 
