@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
@@ -67,19 +67,78 @@ def _umask() -> int:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path``; rename it to ``path`` when the block ends, remove it when the block fails."""
+    """Give a temporary place for ``path``; rename it to ``path`` when the block ends, remove it when the block fails.
+
+    What a killed process has left of the same file goes, too.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not mkstemp: the result should have ordinary permissions. The suffix stays last, writers go by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())  # some writers make their files private
-        os.replace(temporary, path)
+        with _place_beside(path) as folder:
+            # Of the same name: writers go by the suffix. Not mkstemp: the result should have ordinary permissions.
+            temporary = folder / path.name
+            yield temporary
+            temporary.chmod(0o666 & ~_umask())  # some writers make their files private
+            os.replace(temporary, path)
     except OSError as error:
         error.filename = error.filename or str(path)  # of a disk that is full the system says no more than that
         raise
+
+
+@contextmanager
+def _place_beside(path: Path) -> Iterator[Path]:
+    """An empty hidden folder for what is to become ``path``: the first of ``.NAME.0``, ``.NAME.1`` ... that no living process holds.
+
+    It is told by a lock, as for :func:`scratch_folder`, and of the folder, because some writers put another file in the place of theirs.
+    The names are few so that leftovers are found without listing a parent that may hold 100,000 files.
+    """
+    for number in itertools.count():
+        folder = path.with_name(f".{path.name}.{number}")
+        lock = _lock_folder(folder)
+        if lock is not None:
+            break
+    try:
+        for leftover in folder.iterdir():
+            leftover.unlink()
+        yield folder
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _lock_folder(folder: Path) -> int | None:
+    """Make ``folder`` if it is not there; a descriptor that holds its lock, ``None`` where another one does."""
+    while True:
+        folder.mkdir(exist_ok=True)
+        try:
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except FileNotFoundError:  # its owner has just removed it
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock), os.stat(folder)):
+                return lock
+        except FileNotFoundError:  # removed between the two
+            pass
+        except BlockingIOError:
+            os.close(lock)
+            return None
+        os.close(lock)
+
+
+@contextmanager
+def only_here(folder: Path, waiting: Callable[[], object]) -> Iterator[None]:
+    """Hold ``folder`` against other processes that do the same; ``waiting`` is called first where another one holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 @contextmanager

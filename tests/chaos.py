@@ -395,7 +395,7 @@ def _afterwards(names: list[str], folders: Folders, checked: set[str]) -> list[s
             _to_its_end(name, folders)
         except UserError as error:
             return [str(error)]
-    return _what_is_not_whole(folders, checked) + [f"left behind: {path}" for path in _hidden(folders) if path.is_dir()]
+    return _what_is_not_whole(folders, checked) + [f"left behind: {path}" for path in _hidden(folders)]
 
 
 def _table(tried: list[dict]) -> str:

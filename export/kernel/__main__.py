@@ -17,6 +17,7 @@ from export.kernel.build import build, describe, targets
 from export.kernel.headers import HEADERS, check_headers, fetch_headers
 from model.cli import Parser, run_command
 from model.errors import UserError
+from model.files import only_here
 
 
 def main() -> None:
@@ -54,6 +55,12 @@ def main() -> None:
 
 
 def _build(args: argparse.Namespace) -> None:
+    # Two at once would write the same objects.
+    with only_here(NATIVE, lambda: print(f"another build is at work in {NATIVE}; waiting", file=sys.stderr, flush=True)):
+        _build_alone(args)
+
+
+def _build_alone(args: argparse.Namespace) -> None:
     found, missing = targets()
     includes, failures = [], []
     for headers in HEADERS:

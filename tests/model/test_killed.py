@@ -12,7 +12,7 @@ import pytest
 
 from model.artifact import open_artifact
 from model.errors import UserError
-from model.files import scratch_folder, write_json
+from model.files import atomic_file, only_here, scratch_folder, write_json
 
 _WRITER = """
 import itertools, sys
@@ -72,6 +72,50 @@ def test_what_a_killed_process_leaves_is_removed_by_the_next_and_what_a_living_o
         (tmp_path / ".a.young").mkdir()
         with scratch_folder(tmp_path, ".a."):
             assert (tmp_path / ".a.young").is_dir()
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from model.files import atomic_file
+with atomic_file(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    temporary.with_name(".tmpXYZ").write_text("as safetensors does")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_next_write_of_a_file_removes_what_a_killed_one_has_left(tmp_path):
+    path = tmp_path / "r.json"
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", _KILLED, path])
+    assert [entry.name for entry in tmp_path.iterdir()] == [".r.json.0"]
+    write_json(tmp_path / "other.json", [])
+    assert (tmp_path / ".r.json.0" / "r.json").read_text() == "half"
+    write_json(path, [1])
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["other.json", "r.json"]
+
+
+def test_what_a_living_process_writes_is_left_alone(tmp_path):
+    path = tmp_path / "r.json"
+    with atomic_file(path) as first:
+        first.write_text("first")
+        with atomic_file(path) as second:
+            second.write_text("second")
+        assert (path.read_text(), first.read_text()) == ("second", "first")
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_one_waits_for_the_other_where_both_want_a_folder_alone(tmp_path):
+    program = (
+        "import sys; from pathlib import Path; from model.files import only_here\n"
+        f"with only_here(Path({str(tmp_path)!r}), lambda: print('waits', flush=True)): print('has it')"
+    )
+    with only_here(tmp_path, pytest.fail):
+        other = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+        assert other.stdout.readline() == "waits\n"
+    assert other.communicate(timeout=30)[0] == "has it\n"
 
 
 def test_terminated_is_ended_with_what_is_half_made_removed(tmp_path):
