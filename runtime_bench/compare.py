@@ -23,7 +23,7 @@ from model.artifact import Artifact, Parity, open_artifact
 from model.cli import Parser, run_command
 from model.errors import UserError
 from model.preprocess import in_layout
-from runtime_bench.latency import Timing, in_clean_process, measure_latency
+from runtime_bench.latency import Timing, in_clean_process, measure_latency, require_readable
 from runtime_bench.runtimes import open_runtime
 
 ROUNDS, RUNS = 12, 5
@@ -79,6 +79,8 @@ def compare(artifacts: Sequence[Artifact], naive: Sequence[Artifact], tensor: np
         if export.manifest.reference.sha256 != other.manifest.reference.sha256:
             raise UserError(f"{export.path} and {other.path} were made from different checkpoints; compare files of one")
     everything = [*artifacts, *naive]
+    for artifact in everything:
+        require_readable(artifact)
     times = msgspec.json.decode(in_clean_process("runtime_bench.compare", tensor, everything, threads), type=list[list[float]])
     medians = [float(np.median(values)) for values in times]
     by_route = {artifact.manifest.dcn: median for artifact, median in zip(naive, medians[len(artifacts) :], strict=True)}

@@ -115,7 +115,7 @@ def measure_latency(
     shares = [len(share) for share in np.array_split(np.arange(timing.runs), min(timing.processes, timing.runs))]
     measured: list[_Process] = []
     for share in shares:
-        options = ("--runs", share, "--seconds", timing.seconds)
+        options = ("--runs", share, "--seconds", timing.seconds, *(_limited(artifact, tensor) if device is None else ()))
         measured.append(_read(in_clean_process("runtime_bench.latency", tensor, [artifact], threads, *options, device=device)))
         if measured[0].load_ms is None:
             return Measurement(measured[0].runtime, measured[0].runtime_version, measured[0].accelerator)
@@ -186,8 +186,12 @@ def require_readable(artifact: Artifact) -> None:
     together end the process, or take all of the memory. A :class:`UserError` if they do."""
     if artifact.manifest.format == "tflite" and artifact.manifest.input.size:
         tensor = np.zeros((1, 3, *artifact.manifest.input.size), np.float32)
-        options = ("--runs", 1, "--memory", memory_limit(*tensor.shape[2:]))
-        in_clean_process("runtime_bench.latency", tensor, [artifact], 1, *options)
+        in_clean_process("runtime_bench.latency", tensor, [artifact], 1, "--runs", 1, *_limited(artifact, tensor))
+
+
+def _limited(artifact: Artifact | Peer, tensor: np.ndarray) -> tuple[object, ...]:
+    """Options for a process that is the first to read a file."""
+    return ("--memory", memory_limit(*tensor.shape[2:])) if artifact.path.is_dir() and artifact.manifest.format == "tflite" else ()
 
 
 def memory_limit(height: int, width: int) -> int:

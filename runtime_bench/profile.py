@@ -11,6 +11,7 @@ from msgspec import Struct
 from model.artifact import Artifact
 from model.errors import UserError
 from runtime_bench.benchmark import latency_input
+from runtime_bench.latency import require_readable
 from runtime_bench.profilers import WARMUP, OperatorTime
 from runtime_bench.roofline import Peak, measure_peak, processor
 from runtime_bench.runtimes import Runtime, open_runtime
@@ -74,6 +75,7 @@ def profile_artifact(artifact: Artifact, threads: int, runs: int = RUNS) -> Prof
     Raises:
         UserError: the artifact cannot be run here, or its runtime has no profile.
     """
+    require_readable(artifact)
     tensor = latency_input(artifact.manifest)
     runtime = open_runtime(artifact, threads)
     network_ms = _median_ms(runtime, tensor, runs)

@@ -34,7 +34,7 @@ from runtime_bench.devices.local import Local
 from runtime_bench.devices.phone import PhoneWatch
 from runtime_bench.drift import References, drift_fields, measure_drift
 from runtime_bench.evaluate import evaluate
-from runtime_bench.latency import Measurement, Timing, measure_latency
+from runtime_bench.latency import Measurement, Timing, measure_latency, require_readable
 from runtime_bench.record import BenchmarkModel, DeviceDrift, Result
 from runtime_bench.runtimes import Outputs
 from runtime_bench.widerface import WiderFace
@@ -116,6 +116,7 @@ class DeviceRuns:
 
     def _run(self, artifact: Artifact, device: Device) -> Recorded:
         dataset = self._references.dataset
+        require_readable(artifact)
         folder = self._folder(artifact, device)
         costs = self._costs(artifact, device, folder / "costs.json")
         size = artifact.manifest.input.size

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from model.artifact import Artifact, open_artifact
 from model.errors import UserError
 from model.preprocess import in_layout
+from runtime_bench.latency import require_readable
 from runtime_bench.traces import Trace, trace
 
 EXACT_DB = 120.0
@@ -82,6 +83,8 @@ def measure_sqnr(artifact: Artifact, reference: Artifact, tensors: Sequence[np.n
         raise UserError(f"{artifact.path} and {reference.path} were made from different checkpoints; compare files of one")
     if (mine.format, mine.dcn, mine.input.size) != (other.format, other.dcn, other.input.size):
         raise UserError(f"{artifact.path} and {reference.path} differ in format, route or size; compare files that differ in precision")
+    for side in (artifact, reference):
+        require_readable(side)
     sums: dict[str, _Sums] = {}
     for tensor in tqdm(tensors, desc=artifact.name, unit="image", disable=None, leave=False):
         found, expected = (trace(side, in_layout(tensor, side.manifest.input.layout)) for side in (artifact, reference))

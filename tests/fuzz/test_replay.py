@@ -6,7 +6,8 @@ import warnings
 import pytest
 
 from model.errors import UserError
-from tests.fuzz.targets import TARGETS, reproducers
+from tests.fuzz.seeds import TFLITE_MANIFEST
+from tests.fuzz.targets import TARGETS, _artifact, _file, reproducers
 
 
 def outcome(name, data, folder):
@@ -55,3 +56,26 @@ def test_a_file_that_asks_for_all_of_the_memory_gets_none_of_it(tmp_path):
     _needs_library("litert")
     (asks,) = (path for path in reproducers("tflite") if path.name.endswith("--memory"))
     assert "LiteRT refuses it: std::bad_alloc" in outcome("tflite", asks.read_bytes(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("runtime_bench", "run", "{artifact}", "--runs", 1, "--json", "{folder}/r.json"),
+        ("runtime_bench", "evaluate", "{artifact}"),
+        ("runtime_bench", "detect", "{artifact}", "--out", "{folder}"),
+        ("runtime_bench", "profile", "{artifact}"),
+        ("runtime_bench", "compare", "{artifact}", "--json", "{folder}/r.json"),
+        ("runtime_bench", "sqnr", "{artifact}", "--reference", "{artifact}", "--json", "{folder}/r.json"),
+        ("export", "explain", "{artifact}"),
+        ("quantize", "run", "{artifact}", "--json", "{folder}/r.json"),
+    ],
+    ids=lambda words: words[1],
+)
+def test_every_command_reads_it_in_another_process_first(words, cli, tmp_path):
+    _needs_library("litert")
+    (asks,) = (path for path in reproducers("tflite") if path.name.endswith("--memory"))
+    artifact = _artifact(tmp_path / "a", TFLITE_MANIFEST, _file(tmp_path / "a", "model.tflite", asks.read_bytes()))
+    code, _, error = cli(*(str(word).format(artifact=artifact.path, folder=tmp_path) for word in words))
+    assert code == 2
+    assert "LiteRT refuses it: std::bad_alloc" in [line for line in error.splitlines() if line.startswith("error: ")][-1]
