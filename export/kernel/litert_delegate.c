@@ -125,6 +125,7 @@ static TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* own) {
     if (node == NULL) return kTfLiteError;  // init has said why
     const TfLiteTensor *source = &context->tensors[node->source], *bias = &context->tensors[node->bias];
     if (context->tensors[node->out].type != kTfLiteFloat32) return fail(context, "the output must be float32");
+    if (context->tensors[node->out].allocation_type == kTfLiteMmapRo) return fail(context, "the output is a constant");
     if (!is_float(source, 4) || !is_float(bias, 1)) return fail(context, "float32 tensors are needed, the input of rank 4, bias of rank 1");
     const int* shape = source->dims->data;
     if ((int64_t)shape[1] * shape[2] > INT32_MAX / 16) return fail(context, "the image is too large");
@@ -200,11 +201,36 @@ static TfLiteStatus invoke(TfLiteContext* context, TfLiteNode* own) {
 
 // --- the delegate ---
 
+// LiteRT takes a file's word for it that each tensor is computed once, and before it is needed. Where that is not so, claiming ends the
+// process, or our nodes write beyond their memory: a later node has given the tensor another shape, or it has none.
+static TfLiteStatus check_order(TfLiteContext* context, const TfLiteIntArray* plan) {
+    char* computed = calloc(context->tensors_size + 1, 1);
+    if (computed == NULL) return fail(context, "out of memory");
+    TfLiteStatus status = kTfLiteOk;
+    for (int i = plan->size - 1; i >= 0 && status == kTfLiteOk; i--) {  // from the end: what is computed here or later
+        TfLiteNode* node = NULL;
+        TfLiteRegistration* registration = NULL;
+        status = context->GetNodeAndRegistration(context, plan->data[i], &node, &registration);
+        if (status != kTfLiteOk) break;
+        for (int j = 0; j < node->outputs->size && status == kTfLiteOk; j++) {
+            const int tensor = node->outputs->data[j];
+            if (tensor >= 0 && computed[tensor]++) status = fail(context, "a tensor is computed twice");
+        }
+        for (int j = 0; j < node->inputs->size && status == kTfLiteOk; j++) {
+            const int tensor = node->inputs->data[j];
+            if (tensor >= 0 && computed[tensor]) status = fail(context, "a tensor is needed before it is computed");
+        }
+    }
+    free(computed);
+    return status;
+}
+
 // LiteRT hands the delegate a graph: claim our nodes in it, one by one. Claimed together, neighbours would become one node, and LiteRT
 // gives no memory to the tensors inside it.
 static TfLiteStatus claim(TfLiteContext* context, TfLiteDelegate* delegate) {
     TfLiteIntArray* plan = NULL;
     if (context->GetExecutionPlan(context, &plan) != kTfLiteOk) return kTfLiteError;
+    if (check_order(context, plan) != kTfLiteOk) return kTfLiteError;
     const int count = plan->size;
     int* indices = malloc(((size_t)count + 1) * sizeof(int));  // a copy: the plan changes with every claim
     TfLiteIntArray* claimed = malloc(sizeof(TfLiteIntArray) + sizeof(int));

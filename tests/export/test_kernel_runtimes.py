@@ -425,3 +425,25 @@ def test_litert_reads_and_writes_nothing_that_is_not_there(native, change, said)
     delegated(content)
     with pytest.raises(RuntimeError, match=said):
         delegated(changed(content, change))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "said"),
+    [
+        ([("predicted", "late", 1, "out"), ("predicted", "mixed", TAPS, "late")], "a tensor is needed before it is computed"),
+        ([("late", "mixed", TAPS, "late")], "a tensor is needed before it is computed"),
+        ([("predicted", "mixed", 1, "out"), ("small_predicted", "small", 1, "out")], "a tensor is computed twice"),
+        ([("predicted", "mixed", 1, "constant")], "the output is a constant"),
+    ],
+)
+def test_litert_refuses_nodes_that_would_write_beyond_their_memory(native, nodes, said):
+    """LiteRT does not see to it; some of these end the process."""
+    inputs = {"predicted": (1, 4, 4, 32), "mixed": (1, 4, 4, TAPS * TAPS), "small_predicted": (1, 2, 2, 32), "small": (1, 2, 2, TAPS)}
+    shapes = inputs | {"out": (1, 4, 4, 1), "late": (1, 4, 4, TAPS), "constant": np.zeros((1, 4, 4, 1), np.float32)}
+    biases = {f"bias{channels}": np.zeros(channels, np.float32) for channels in (1, TAPS)}
+    operators = [
+        ("DeformSample", custom_options(channels=channels), [predicted, source, f"bias{channels}"], out)
+        for predicted, source, channels, out in nodes
+    ]
+    with pytest.raises(RuntimeError, match=said):
+        delegated(tflite_model(shapes | biases, operators, list(inputs), ["out"]))
