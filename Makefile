@@ -106,7 +106,8 @@ all: summary bench-onnx detect ## the main job
 
 setup: .venv/.ready ## make .venv with every package at its locked version
 
-# Suitable: Python 3.12 or 3.13. python3.x may be a pyenv shim that refuses to answer, so every candidate is asked.
+# Suitable: Python 3.12 or 3.13. python3.x may be a pyenv shim that refuses to answer, so every candidate is asked. One make at a time: a lock
+# that ends with the shell that holds it, however that ends.
 .venv/.ready: requirements.lock
 	@for python in $(PYTHON) python3.13 python3.12 python3 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.1[23].*/bin/python; do \
 	  if "$$python" -c 'import sys, ensurepip; sys.exit(not (3, 12) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then found="$$python"; break; fi; \
@@ -115,10 +116,14 @@ setup: .venv/.ready ## make .venv with every package at its locked version
 	  echo "error: no Python 3.12 or 3.13 with venv found; install one (Debian: apt install python3.12-venv; or: pyenv install 3.12) or pass PYTHON=/path/to/python" >&2; \
 	  exit 1; \
 	fi; \
+	exec 9<requirements.lock; \
+	lock() { "$$found" -c "import fcntl; fcntl.flock(9, fcntl.LOCK_EX | $$1)" 2>/dev/null; }; \
+	lock fcntl.LOCK_NB || { echo "another make sets up .venv; waiting" >&2; lock 0; }; \
+	if [ $@ -nt requirements.lock ]; then exit 0; fi; \
 	echo "setting up .venv with $$found (a few GB of packages)"; \
-	"$$found" -m venv .venv
-	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	@touch $@
+	"$$found" -m venv .venv; \
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock; \
+	touch $@
 
 test: .venv/.ready ## the tests: fast, no root, no network
 	$(PY) -m pytest

@@ -193,6 +193,29 @@ def test_ctrl_c_behind_the_last_step_of_an_export_leaves_the_artifact(tmp_path):
     assert (tmp_path / "artifacts" / "retinaface-none-fp32-64-onnx" / "detector.json").read_text() == "whole\n"
 
 
+def test_makes_that_set_up_at_once_install_one_after_the_other(tmp_path):
+    root = Path(__file__).parents[2]
+    for name in ("Makefile", "requirements.lock"):
+        (tmp_path / name).write_bytes((root / name).read_bytes())
+    python = tmp_path / "python"
+    python.write_text(
+        "#!/bin/bash\ncase $2 in\n"
+        "venv) mkdir -p .venv/bin; cp $0 .venv/bin/python;;\n"
+        "pip) echo begun >> log; sleep 0.5; echo ended >> log; [ $(wc -l < log) != 2 ];;\n"
+        f'*) exec {sys.executable} "$@";;\nesac\n'
+    )
+    python.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    command = ["make", f"PYTHON={python}", "setup"]
+    three = [subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(3)]
+    said = [process.communicate(timeout=60)[1] for process in three]
+    # The first fails, the second goes on from there, the third finds all done.
+    assert (tmp_path / "log").read_text().split() == ["begun", "ended"] * 2
+    assert sorted(process.returncode for process in three) == [0, 0, 2]
+    assert sum(b"another make sets up .venv; waiting" in one for one in said) == 2
+    assert (tmp_path / ".venv" / ".ready").exists()
+
+
 def test_a_full_disk_is_one_line_with_the_file_in_it(tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
