@@ -19,6 +19,7 @@ if __name__ == "__main__":
 
 import argparse
 import csv
+import itertools
 import json
 import os
 import random
@@ -188,8 +189,9 @@ def _prepare(folders: Folders) -> None:
     (folders.root / "tried.jsonl").touch()
     lines = []
     samples = sample_set()
-    for name, faces in samples.faces.items():
-        photograph = images / f"{Path(name).stem}.jpg"
+    # Often enough for looking at them to take as long as the imports before it: else hardly a moment falls into it.
+    for (name, faces), copy in itertools.product(samples.faces.items(), range(12)):
+        photograph = images / f"{Path(name).stem}-{copy}.jpg"
         Image.fromarray(load_image(samples.images / name)).resize((160, 128)).save(photograph)
         lines += [f"# 0--Parade/{photograph.name}", *("20 20 30 40" + " -1" * 16 for _ in faces.boxes)]
     (folders.data / "train" / "label.txt").write_text("\n".join(lines) + "\n")
