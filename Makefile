@@ -64,6 +64,7 @@ FILE ?=
 PEERS ?=
 BENCH_FLAGS = $(addprefix --peer ,$(PEERS)) $(if $(COMPARE),--compare "$(COMPARE)") $(if $(RESUME),--resume) $(if $(MLPERF),--mlperf)
 OUT ?= build
+$(if $(word 2,$(OUT)),$(error OUT=$(OUT): make takes no space in a folder that it writes into; choose another))
 PHOTOS ?=
 PEOPLE ?= $(wildcard $(DATA)/people)
 TEACHER ?= $(PUBLIC_RETINAFACE)
