@@ -15,7 +15,7 @@ from model.preprocess import load_image
 from runtime_bench.samples import PORTRAIT
 from train.augment import Augment, normalise
 from train.loader import Batches
-from train.recipe import Batch, Data, Recipe
+from train.recipe import Batch, Data, Losses, Recipe
 from train.widerface_data import NO_FACES, Faces, Sample, hold_out, load_labelled, load_unlabelled, read_labels
 
 LANDMARKS = "30 40 0.0 50 40 0.0 40 50 0.0 32 60 0.0 48 60 0.0"
@@ -122,6 +122,19 @@ def test_streaming_draws_another_where_one_cannot_be_read(root: Path, capsys: py
     np.testing.assert_allclose(samples[0].read().faces.boxes, [[10, 15, 30, 37.5]])
     with pytest.raises(UserError, match="in a row"):
         Batches(recipe, samples[1:], [])[0]
+
+
+def test_faces_outside_the_range_of_sizes_are_neither_faces_nor_background(root: Path) -> None:
+    _label(root, "# 0--Parade/a.jpg\n20 20 6 6\n40 20 15 15\n0 30 40 48\n")
+    samples = load_labelled(root, longest_side=100)
+    data = Data((Batch(96, 1),), zoom=(1.0, 1.0), whole=1.0)
+    counts = []
+    for losses in (Losses(smallest_face=0.0), Losses(smallest_face=0.0, largest_face=25.0), Losses(smallest_face=8.0, largest_face=25.0)):
+        (targets,) = Batches(Recipe("retinaface", data, steps=1, losses=losses), samples, [])[0].targets
+        counts.append([int((targets.labels == label).sum()) for label in (1, -1)])
+    (all_, none), (without_large, large), (middle, both) = counts
+    assert all_ > without_large >= middle > 0
+    assert 0 == none < large < both
 
 
 def test_held_out_photographs_are_not_trained_on(root: Path) -> None:
