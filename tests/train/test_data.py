@@ -125,11 +125,11 @@ def test_streaming_draws_another_where_one_cannot_be_read(root: Path, capsys: py
 
 
 def test_faces_outside_the_range_of_sizes_are_neither_faces_nor_background(root: Path) -> None:
-    _label(root, "# 0--Parade/a.jpg\n20 20 6 6\n40 20 15 15\n0 30 40 48\n")
+    _label(root, "# 0--Parade/a.jpg\n20 10 14 14\n60 20 24 24\n0 30 40 48\n")
     samples = load_labelled(root, longest_side=100)
     data = Data((Batch(96, 1),), zoom=(1.0, 1.0), whole=1.0)
     counts = []
-    for losses in (Losses(smallest_face=0.0), Losses(smallest_face=0.0, largest_face=25.0), Losses(smallest_face=8.0, largest_face=25.0)):
+    for losses in (Losses(smallest_face=0.0), Losses(smallest_face=0.0, largest_face=25.0), Losses(smallest_face=13.5, largest_face=25.0)):
         (targets,) = Batches(Recipe("retinaface", data, steps=1, losses=losses), samples, [])[0].targets
         counts.append([int((targets.labels == label).sum()) for label in (1, -1)])
     (all_, none), (without_large, large), (middle, both) = counts
