@@ -117,7 +117,9 @@ def test_make_has_the_targets_on_the_pages(words, tmp_path):
 
 
 def test_make_says_that_it_takes_no_space_in_the_folder_that_it_writes_into(tmp_path):
-    tried = subprocess.run(["make", "-n", f"OUT={tmp_path}/my results", "export-onnx"], cwd=ROOT, capture_output=True, text=True)
+    tried = subprocess.run(
+        ["make", "--no-print-directory", "-n", f"OUT={tmp_path}/my results", "export-onnx"], cwd=ROOT, capture_output=True, text=True
+    )
     assert (tried.returncode, tried.stdout) == (2, "")
     assert tried.stderr.count("\n") == 1
     assert "make takes no space in a folder that it writes into" in tried.stderr
