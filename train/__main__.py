@@ -17,7 +17,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from model.checkpoint import Checkpoint, load_checkpoint
+from model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from model.cli import Parser, positive, run_command
 from model.config import VARIANTS
 from model.deform_conv import Operator
@@ -37,6 +37,7 @@ from train.loader import Batches
 from train.offsets import measure_offsets, print_offsets, without_offsets
 from train.pseudo import make_pseudo_labels, read_pseudo_labels
 from train.recipe import Recipe, load_recipe
+from train.refit import MAY_LOSE, SHARES, choose, fit, judge, look, read_heads, write_heads
 from train.transfer import fit_context, fit_neck, slim, transplant
 from train.widerface_data import hold_out, load_labelled, load_unlabelled
 
@@ -108,6 +109,27 @@ def main() -> None:
     offsets.add_argument("--limit", type=int, help="the first so many of them (default: all)")
     offsets.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch (default: %(default)s)")
 
+    refit = commands.add_parser(
+        "refit",
+        help="fit the class heads of a trained checkpoint again, so that scores rank by whether boxes count",
+        epilog="example: python -m train refit build/train/last.safetensors --data WIDER --out build/refit.safetensors",
+    )
+    refit.add_argument("checkpoint", type=Path, help="a trained checkpoint")
+    refit.add_argument("--data", type=Path, required=True, help="a WIDER FACE root; its training photographs are looked at")
+    refit.add_argument("--out", type=Path, required=True, help="the checkpoint to write, .safetensors")
+    refit.add_argument("--held-out", type=int, default=8, metavar="N", help="every so many-th of them judges (default: %(default)s)")
+    refit.add_argument(
+        "--may-lose",
+        type=float,
+        default=MAY_LOSE,
+        metavar="POINTS",
+        help="of AP in any subset, for more in the mean (default: %(default)s)",
+    )
+    refit.add_argument(
+        "--limit", type=positive, default=2000, metavar="N", help="photographs to fit to, and to judge by, at most (default: %(default)s)"
+    )
+    refit.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch (default: %(default)s)")
+
     args = parser.parse_args()
     if args.command == "data":
         fetch_widerface(args.root)
@@ -125,6 +147,8 @@ def main() -> None:
         make_pseudo_labels(args.teacher, photographs, args.out)
     elif args.command == "offsets":
         _offsets(args)
+    elif args.command == "refit":
+        _refit(args)
     else:
         _run(args)
 
@@ -219,6 +243,32 @@ def _offsets(args: argparse.Namespace) -> None:
         precision = make_evaluate(validation, operator)(checkpoint)
         figures = "  ".join(f"{name} {value:.2f}" for name, value in precision.items())
         print(f"AP {words:11}{figures}  ({_judged_by(validation)})")
+
+
+def _refit(args: argparse.Namespace) -> None:
+    if args.out.suffix != ".safetensors":
+        raise UserError(f"--out {args.out}: the name of a checkpoint ends in .safetensors")
+    if args.held_out < 2:
+        raise UserError(f"--held-out {args.held_out}: at least 2 are needed, to leave photographs to fit to")
+    checkpoint = load_checkpoint(args.checkpoint)
+    detector = checkpoint.detector
+    detector.use_training_forms(cpu_operator())  # the same function, faster
+    fitted_to, judges = (hold_out(args.data, args.held_out, others, args.limit) for others in (True, False))
+    old = read_heads(detector)
+    new = fit(look(detector, fitted_to), old)
+    seen = look(detector, judges)
+    ways = [torch.lerp(old, new, share) for share in SHARES]
+    precisions = [judge(seen, weights) for weights in ways]
+    best = choose(precisions, args.may_lose)
+    print(f"AP of {_judged_by(judges)}, so far on the way to the fitted heads:")
+    for number, (share, precision) in enumerate(zip(SHARES, precisions, strict=True)):
+        figures = "  ".join(f"{name} {value:.2f}" for name, value in precision.items())
+        print(f"{share:>5.0%}  {figures}{'  chosen' if number == best else ''}")
+    detector.use_training_forms(None)
+    write_heads(detector, ways[best])
+    words = f"class heads fitted again on {len(fitted_to)} photographs, {SHARES[best]:.0%} of the way"
+    save_checkpoint(detector, args.out, f"{checkpoint.source}; {words}")
+    print(f"{args.out} written: {words}")
 
 
 def _judged_by(dataset: WiderFace) -> str:

@@ -195,19 +195,22 @@ def _clip(faces: Faces, width: int, height: int) -> Faces:
     return Faces(boxes[kept], faces.landmarks[kept], faces.doubtful[kept])
 
 
-def hold_out(root: Path, every: int) -> WiderFace:
-    """Every so many-th training photograph (by name) as a set to judge by, so that the validation set has no say in what is shipped.
+def hold_out(root: Path, every: int, others: bool = False, limit: int | None = None) -> WiderFace:
+    """Every so many-th training photograph (by name) as a set to judge by, so that the validation set has no say in what is shipped; or all
+    the ``others``; or a ``limit``ed number of either, spread over the set.
 
     Its subsets go by the height of faces alone, where WIDER FACE's own go by how hard they are to propose: easy from 50 pixels, medium from
     30, hard from 10. Figures are not comparable with those of the validation set.
     """
     images, labels = read_labels(root)
     truth = {}
-    for name in sorted(labels)[::every]:
+    names = [name for index, name in enumerate(sorted(labels)) if (index % every == 0) != others]
+    step = 1 if limit is None else max(1, -(-len(names) // limit))
+    for name in names[::step]:
         boxes = labels[name].boxes
         height = boxes[:, 3] - boxes[:, 1]
         truth[name] = GroundTruth(boxes, {subset: height >= least for subset, least in zip(SUBSETS, HELD_OUT_HEIGHTS, strict=True)})
-    return WiderFace(images, truth, f"WIDER FACE train (every {every}th)")
+    return WiderFace(images, truth, f"WIDER FACE train ({'without ' if others else ''}every {every}th)")
 
 
 def load_labelled(
