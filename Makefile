@@ -317,8 +317,11 @@ train-shipped: .venv/.ready ## train the weights that the project ships (hours o
 	    --init "$${3:-$(TEACHER)}" --teacher "$${4:-$(TEACHER)}" --out "$$run" $$resume; \
 	}; \
 	ship() { echo "$(TRAIN)/$$1/$$2.safetensors: copy it to model/weights/$$1.safetensors to ship it"; }; \
-	train retinaface retinaface; ship retinaface best; \
+	refit() { run="$(TRAIN)/$$1"; [ -e "$$run/refit.safetensors" ] || $(PY) -m train refit "$$run/$$2.safetensors" --data "$(WIDER)" --out "$$run/refit.safetensors"; }; \
+	train retinaface retinaface; refit retinaface best; ship retinaface refit; \
 	for recipe in acwface_dcn acwface; do train $$recipe $$recipe; ship $$recipe last; done; \
+	train acwface_dcn-small acwface_dcn-small "$(TRAIN)/acwface_dcn/last.safetensors" "$(TRAIN)/retinaface/best.safetensors"; \
+	refit acwface_dcn-small best; ship acwface_dcn-small refit; \
 	train acwface_dcn_lite-1 acwface_dcn_lite "$(TRAIN)/acwface_dcn/last.safetensors"; \
 	train acwface_dcn_lite-2 acwface_dcn_lite "$(TRAIN)/acwface_dcn_lite-1/last.safetensors"; \
 	train acwface_dcn_lite acwface_dcn_lite-last "$(TRAIN)/acwface_dcn_lite-2/last.safetensors" "$(TRAIN)/retinaface/best.safetensors"; \

@@ -37,7 +37,7 @@ from train.loader import Batches
 from train.offsets import measure_offsets, print_offsets, without_offsets
 from train.pseudo import make_pseudo_labels, read_pseudo_labels
 from train.recipe import Recipe, load_recipe
-from train.refit import MAY_LOSE, SHARES, choose, fit, judge, look, read_heads, write_heads
+from train.refit import MAY_LOSE, SHARES, choose, fit, judge, keep_level, look, read_heads, write_heads
 from train.transfer import fit_context, fit_neck, slim, transplant
 from train.widerface_data import hold_out, load_labelled, load_unlabelled
 
@@ -255,10 +255,11 @@ def _refit(args: argparse.Namespace) -> None:
     detector.use_training_forms(cpu_operator())  # the same function, faster
     fitted_to, judges = (hold_out(args.data, args.held_out, others, args.limit) for others in (True, False))
     old = read_heads(detector)
-    new = fit(look(detector, fitted_to), old)
-    seen = look(detector, judges)
-    ways = [torch.lerp(old, new, share) for share in SHARES]
-    precisions = [judge(seen, weights) for weights in ways]
+    shown = look(detector, fitted_to)
+    new = fit(shown, old)
+    ways = [keep_level(shown, old, torch.lerp(old, new, share)) for share in SHARES]
+    shown = look(detector, judges)
+    precisions = [judge(shown, weights) for weights in ways]
     best = choose(precisions, args.may_lose)
     print(f"AP of {_judged_by(judges)}, so far on the way to the fitted heads:")
     for number, (share, precision) in enumerate(zip(SHARES, precisions, strict=True)):

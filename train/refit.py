@@ -9,6 +9,7 @@ classifiers trained anew behind a frozen network of Kang et al. 2020, section 4)
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from tqdm import tqdm
 from model.anchors import make_anchors
 from model.detector import Detector, RawOutputs
 from model.errors import UserError
-from model.postprocess import Detections, decode_boxes
+from model.postprocess import Detections, Thresholds, decode_boxes
 from model.preprocess import InputSpec, load_image, prepare
 from runtime_bench.widerface import EVALUATION, SUBSETS, GroundTruth, WiderFace, average_precision, claim_faces
 
@@ -136,7 +137,7 @@ def fit(seen: Sequence[Candidates], weights: Tensor, stiffness: float = STIFFNES
         stiffness: see :data:`STIFFNESS`.
 
     Returns:
-        The same shape. With them a score is the probability to be right, as far as all faces of the last subset go.
+        The same shape. How high scores are is left to :func:`keep_level`.
     """
     features, kind, hit, counts, weight = (
         torch.cat([getattr(photograph, field) for photograph in seen]) for field in ("features", "kind", "hit", "counts", "weight")
@@ -162,9 +163,20 @@ def fit(seen: Sequence[Candidates], weights: Tensor, stiffness: float = STIFFNES
         return total
 
     optimizer.step(loss)
-    fitted = moved.detach().clone()
-    fitted[:, -1] += offsets[-1].detach()
-    return fitted
+    return moved.detach()
+
+
+def keep_level(seen: Sequence[Candidates], old: Tensor, new: Tensor) -> Tensor:
+    """``new`` weights with all biases moved alike, so that as many boxes as with the ``old`` ones reach the default threshold: whoever
+    shows faces from 0.5 on should not have to find another."""
+    features, kind, weight = (torch.cat([getattr(photograph, field) for photograph in seen]) for field in ("features", "kind", "weight"))
+    before, after = ((features * weights[kind]).sum(dim=1) for weights in (old, new))
+    least = math.log(Thresholds().score / (1 - Thresholds().score))
+    order = after.argsort(descending=True, stable=True)
+    as_many = int(torch.searchsorted(weight[order].cumsum(dim=0), weight[before > least].sum(), right=True))
+    levelled = new.clone()
+    levelled[:, -1] += least - after[order[min(as_many, len(order) - 1)]]
+    return levelled
 
 
 def judge(seen: Sequence[Candidates], weights: Tensor) -> dict[str, float]:

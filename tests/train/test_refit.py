@@ -19,12 +19,12 @@ from runtime_bench.detect import torch_detector
 from runtime_bench.evaluate import evaluate
 from runtime_bench.widerface import SUBSETS, GroundTruth, WiderFace
 from tests.conftest import error_line
-from train.refit import Candidates, choose, fit, judge, look, read_heads, write_heads
+from train.refit import Candidates, choose, fit, judge, keep_level, look, read_heads, write_heads
 from train.widerface_data import hold_out
 
 
 def _photograph(random: np.random.Generator) -> Candidates:
-    """A face, found well, and three false boxes elsewhere. The second feature tells them apart, the first, by which they are ranked, is noise."""
+    """A face, found well, and three false boxes elsewhere. The second feature tells them apart; the first, which ranks them, is noise."""
     right = np.asarray([True, False, False, False])
     boxes = torch.tensor([[index * 100.0, 0, index * 100 + 40, 40] for index in range(4)])
     features = torch.from_numpy(np.stack([random.normal(size=4), right * 2.0 - 1 + random.normal(size=4) / 4, np.ones(4)], axis=1)).float()
@@ -52,10 +52,14 @@ def test_what_tells_faces_apart_is_learnt() -> None:
     torch.testing.assert_close(stiff[:, :-1], OLD[:, :-1], rtol=0, atol=1e-3)
 
 
-def test_scores_become_probabilities() -> None:
-    """Of features that say nothing the fitted score is the share of hits, one of four."""
-    blind = [replace(photograph, features=torch.tensor([[0.0, 0.0, 1.0]]).expand(4, 3)) for photograph in _photographs(0)]
-    assert float(fit(blind, torch.zeros(1, 3), stiffness=1e-6)[0, -1].sigmoid()) == pytest.approx(0.25, abs=1e-3)
+def test_as_many_boxes_reach_the_default_threshold() -> None:
+    photographs = _photographs(0)
+    levelled = keep_level(photographs, OLD, 3 * OLD - 2)
+    before, after = (torch.cat([(photograph.features @ weights[0]) for photograph in photographs]) for weights in (OLD, levelled))
+    assert (before > 0).sum() == (after > 0).sum()
+    torch.testing.assert_close(levelled[:, :-1], 3 * OLD[:, :-1] - 2)
+    none = OLD - torch.tensor([0.0, 0.0, 1e6])
+    assert torch.isfinite(keep_level(photographs, none, OLD)).all()
 
 
 def test_boxes_on_faces_outside_a_subset_teach_nothing() -> None:
@@ -123,9 +127,7 @@ def test_command(cli: Callable[..., tuple[int, str, str]], tmp_path: Path, wider
     assert stdout.count("easy") == 8
     assert stdout.count("chosen") == 1
     before, after = load_checkpoint(public_weights), load_checkpoint(out)
-    changed = {
-        name for name, tensor in after.detector.state_dict().items() if not torch.equal(tensor, before.detector.state_dict()[name])
-    }
+    changed = {name for name, tensor in after.detector.state_dict().items() if not torch.equal(tensor, before.detector.state_dict()[name])}
     assert changed <= {name for name in before.detector.state_dict() if name.startswith("class_heads")}
     assert "class heads fitted again on 6 photographs" in after.source
 
