@@ -59,6 +59,10 @@ class Candidates:
     weight: Tensor
     """``(D,)``: one over the number of boxes that suppression makes one of."""
 
+    def logits(self, weights: Tensor) -> Tensor:
+        """``(D,)`` of the face less the background, if the class heads had these weights."""
+        return (self.features * weights[self.kind]).sum(dim=1)
+
 
 def look(detector: Detector, photographs: WiderFace) -> list[Candidates]:
     """Run the network on every photograph at its own scale. Those without faces, in which nothing is counted, are passed over, and so, with
@@ -169,8 +173,8 @@ def fit(seen: Sequence[Candidates], weights: Tensor, stiffness: float = STIFFNES
 def keep_level(seen: Sequence[Candidates], old: Tensor, new: Tensor) -> Tensor:
     """``new`` weights with all biases moved alike, so that as many boxes as with the ``old`` ones reach the default threshold: whoever
     shows faces from 0.5 on should not have to find another."""
-    features, kind, weight = (torch.cat([getattr(photograph, field) for photograph in seen]) for field in ("features", "kind", "weight"))
-    before, after = ((features * weights[kind]).sum(dim=1) for weights in (old, new))
+    before, after = (torch.cat([photograph.logits(weights) for photograph in seen]) for weights in (old, new))
+    weight = torch.cat([photograph.weight for photograph in seen])
     least = math.log(Thresholds().score / (1 - Thresholds().score))
     order = after.argsort(descending=True, stable=True)
     as_many = int(torch.searchsorted(weight[order].cumsum(dim=0), weight[before > least].sum(), right=True))
@@ -183,7 +187,7 @@ def judge(seen: Sequence[Candidates], weights: Tensor) -> dict[str, float]:
     """Average precision of what was seen, by subset, if the class heads had these weights."""
     found = []
     for photograph in seen:
-        scores = (photograph.features * weights[photograph.kind]).sum(dim=1).sigmoid()
+        scores = photograph.logits(weights).sigmoid()
         order = scores.argsort(descending=True, stable=True)
         order = order[scores[order] > EVALUATION.score]
         kept = order[nms(photograph.boxes[order], scores[order], EVALUATION.nms_iou)[: EVALUATION.keep]]

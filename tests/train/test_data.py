@@ -147,6 +147,8 @@ def test_held_out_photographs_are_not_trained_on(root: Path) -> None:
     trained = load_labelled(root, 50, held_out=2)
     assert list(judged.faces) == ["0--Parade/a.jpg", "0--Parade/c.jpg"]
     assert [sample.name for sample in trained] == ["0--Parade/b.jpg", "0--Parade/d.jpg"]
+    assert list(hold_out(root, 2, others=True).faces) == [sample.name for sample in trained]
+    assert list(hold_out(root, 4, others=True, limit=2).faces) == ["0--Parade/b.jpg", "0--Parade/d.jpg"], "spread over the set"
     assert len(load_labelled(root, 50)) == 4
     faces = judged.faces["0--Parade/a.jpg"]
     np.testing.assert_array_equal(faces.boxes[0], [0, 0, 9, 50])  # in pixels of the file, not of the scaled photograph
