@@ -250,6 +250,8 @@ def _refit(args: argparse.Namespace) -> None:
         raise UserError(f"--out {args.out}: the name of a checkpoint ends in .safetensors")
     if args.held_out < 2:
         raise UserError(f"--held-out {args.held_out}: at least 2 are needed, to leave photographs to fit to")
+    if not args.may_lose >= 0:
+        raise UserError(f"--may-lose {args.may_lose}: 0 points or more are needed")
     checkpoint = load_checkpoint(args.checkpoint)
     detector = checkpoint.detector
     detector.use_training_forms(cpu_operator())  # the same function, faster

@@ -197,10 +197,13 @@ def judge(seen: Sequence[Candidates], weights: Tensor) -> dict[str, float]:
 
 def choose(precisions: Sequence[dict[str, float]], may_lose: float = MAY_LOSE) -> int:
     """Number of the best of several average precisions: of those that lose at most so much against the first, in any subset, the one that
-    is best in the mean."""
-    first = precisions[0]
+    is best in the mean. Subsets without a face, whose precision is NaN, have no say."""
+    first = {subset: value for subset, value in precisions[0].items() if not math.isnan(value)}
     fair = [all(precision[subset] >= first[subset] - may_lose for subset in first) for precision in precisions]
-    return max((number for number in range(len(precisions)) if fair[number]), key=lambda number: sum(precisions[number].values()))
+    return max(
+        (number for number in range(len(precisions)) if fair[number]),
+        key=lambda number: sum(precisions[number][subset] for subset in first),
+    )
 
 
 def read_heads(detector: Detector) -> Tensor:

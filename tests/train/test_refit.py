@@ -74,6 +74,7 @@ def test_the_best_way_loses_little_in_every_subset() -> None:
     assert choose(precisions, 0.5) == 1
     assert choose(precisions, 1.0) == 2
     assert choose(precisions, 0.0) == 0
+    assert choose([precision | {"medium": float("nan")} for precision in precisions], 0.5) == 1, "no face of a subset"
 
 
 @pytest.mark.parametrize("variant", ["retinaface", "acwface_dcn"])
@@ -140,6 +141,7 @@ def test_bad_input(cli: Callable[..., tuple[int, str, str]], tmp_path: Path, wid
         ("ends in .safetensors", ("--out", tmp_path / "out.pth")),
         ("--held-out 1", ("--out", tmp_path / "out.safetensors", "--held-out", 1)),
         ("--limit", ("--out", tmp_path / "out.safetensors", "--limit", 0)),
+        ("--may-lose -1.0", ("--out", tmp_path / "out.safetensors", "--may-lose", -1)),
     ):
         code, _, stderr = cli(*common, *arguments)
         assert code == 2
