@@ -316,16 +316,18 @@ train-shipped: .venv/.ready ## train the weights that the project ships (hours o
 	  $(PY) -m train run --config train/recipes/$$2.toml $(PHOTOGRAPHS) --pseudo "$(TRAIN)/pseudo.jsonl" \
 	    --init "$${3:-$(TEACHER)}" --teacher "$${4:-$(TEACHER)}" --out "$$run" $$resume; \
 	}; \
-	ship() { echo "$(TRAIN)/$$1/$$2.safetensors: copy it to model/weights/$$1.safetensors to ship it"; }; \
-	refit() { run="$(TRAIN)/$$1"; [ -e "$$run/refit.safetensors" ] || $(PY) -m train refit "$$run/$$2.safetensors" --data "$(WIDER)" --out "$$run/refit.safetensors"; }; \
-	train retinaface retinaface; refit retinaface best; ship retinaface refit; \
-	for recipe in acwface_dcn acwface; do train $$recipe $$recipe; ship $$recipe last; done; \
+	refit() { run="$(TRAIN)/$$1"; to="$$run/refit-$$2.safetensors"; \
+	  [ -e "$$to" ] || $(PY) -m train refit "$$run/$$2.safetensors" --data "$(WIDER)" --out "$$to"; \
+	  echo "$$to: copy it to model/weights/$$3.safetensors to ship it"; }; \
+	train retinaface retinaface; refit retinaface best retinaface; \
+	train acwface acwface; refit acwface last acwface; \
+	train acwface_dcn acwface_dcn; \
 	train acwface_dcn-small acwface_dcn-small "$(TRAIN)/acwface_dcn/last.safetensors" "$(TRAIN)/retinaface/best.safetensors"; \
-	refit acwface_dcn-small best; ship acwface_dcn-small refit; \
+	refit acwface_dcn-small best acwface_dcn-small; refit acwface_dcn-small blend-0.5 acwface_dcn; \
 	train acwface_dcn_lite-1 acwface_dcn_lite "$(TRAIN)/acwface_dcn/last.safetensors"; \
 	train acwface_dcn_lite-2 acwface_dcn_lite "$(TRAIN)/acwface_dcn_lite-1/last.safetensors"; \
 	train acwface_dcn_lite acwface_dcn_lite-last "$(TRAIN)/acwface_dcn_lite-2/last.safetensors" "$(TRAIN)/retinaface/best.safetensors"; \
-	ship acwface_dcn_lite best
+	refit acwface_dcn_lite best acwface_dcn_lite
 
 COMPARED := retinaface acwface acwface_dcn biretina
 

@@ -131,6 +131,11 @@ CASES = {
         ("pseudo.jsonl",),
         ("pseudo.jsonl.partial",),
     ),
+    "refit": Case(
+        _train("refit", "{data}/teacher.safetensors", "--data", "{data}", "--threads", "1", "--out", "{out}/refit.safetensors"),
+        (),
+        ("refit.safetensors",),
+    ),
 }
 
 _RECIPE = """variant = "retinaface"

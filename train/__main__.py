@@ -23,6 +23,7 @@ from model.config import VARIANTS
 from model.deform_conv import Operator
 from model.detector import Detector
 from model.errors import UserError
+from model.files import atomic_file
 from model.preprocess import InputSpec, load_image, prepare
 from runtime_bench.detect import torch_detector
 from runtime_bench.evaluate import evaluate as evaluate_detector
@@ -253,7 +254,14 @@ def _refit(args: argparse.Namespace) -> None:
     if not args.may_lose >= 0:
         raise UserError(f"--may-lose {args.may_lose}: 0 points or more are needed")
     checkpoint = load_checkpoint(args.checkpoint)
-    detector = checkpoint.detector
+    with atomic_file(args.out) as temporary:  # now, so that a folder that may not be written to is found out before minutes of work
+        words = _fit_heads(checkpoint.detector, args)
+        save_checkpoint(checkpoint.detector, temporary, f"{checkpoint.source}; {words}")
+    print(f"{args.out} written: {words}")
+
+
+def _fit_heads(detector: Detector, args: argparse.Namespace) -> str:
+    """Change the class heads by what the photographs say; what was done, in words."""
     detector.use_training_forms(cpu_operator())  # the same function, faster
     fitted_to, judges = (hold_out(args.data, args.held_out, others, args.limit) for others in (True, False))
     old = read_heads(detector)
@@ -269,9 +277,7 @@ def _refit(args: argparse.Namespace) -> None:
         print(f"{share:>5.0%}  {figures}{'  chosen' if number == best else ''}")
     detector.use_training_forms(None)
     write_heads(detector, ways[best])
-    words = f"class heads fitted again on {len(fitted_to)} photographs, {SHARES[best]:.0%} of the way"
-    save_checkpoint(detector, args.out, f"{checkpoint.source}; {words}")
-    print(f"{args.out} written: {words}")
+    return f"class heads fitted again on {len(fitted_to)} photographs, {SHARES[best]:.0%} of the way"
 
 
 def _judged_by(dataset: WiderFace) -> str:

@@ -38,6 +38,8 @@ STATE = "state.pt"
 LAST = "last.safetensors"
 BEST = "best.safetensors"
 LOG = "log.csv"
+BLEND = "blend-{:g}.safetensors"
+"""Of a blend, by its share of the way from a run's first weights to its last."""
 _LONGEST_STEP = 60.0
 """Seconds of one step that count as training: a process that was suspended has not trained."""
 
@@ -56,7 +58,8 @@ class Progress:
 
 
 class Trainer:
-    """A run in a folder: ``state.pt`` to go on from, ``last.safetensors`` and ``best.safetensors`` to use, ``log.csv`` to read.
+    """A run in a folder: ``state.pt`` to go on from, ``last.safetensors``, ``best.safetensors`` and the recipe's blends to use, ``log.csv``
+    to read.
 
     Args:
         recipe: what to do.
@@ -182,6 +185,8 @@ class Trainer:
             bar.close()
         for share in (1.0, *recipe.blend):
             self._judge(log, share)
+            if share < 1 and self.rank == 0:
+                self._export(BLEND.format(share), share)
         self.save()
         return progress
 

@@ -113,8 +113,8 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     average: Annotated[float, Meta(ge=0, lt=1)] = 0.998
     """Decay per step of the averaged weights, which are what is judged and kept."""
     blend: tuple[Annotated[float, Meta(gt=0, lt=1)], ...] = ()
-    """At the end, weights so far on the way from the first to the last are judged, too (WiSE-FT, Wortsman et al. 2022, section 3): they
-    have forgotten less of what a few photographs do not show."""
+    """At the end, weights so far on the way from the first to the last are judged and kept, too (WiSE-FT, Wortsman et al. 2022, section
+    3): they have forgotten less of what a few photographs do not show."""
     checkpoint_minutes: Positive = 5.0
     evaluate_minutes: Positive = 20.0
 

@@ -20,7 +20,7 @@ from model.config import VARIANTS
 from model.detector import build_detector
 from model.errors import UserError
 from train import engine
-from train.engine import BEST, LAST, LOG, STATE, Trainer, make_optimizer, set_rate
+from train.engine import BEST, BLEND, LAST, LOG, STATE, Trainer, make_optimizer, set_rate
 from train.loader import Batches, load_batches
 from train.recipe import Batch, Data, Losses, Optimizer, Recipe, load_recipe
 from train.widerface_data import Faces, Sample
@@ -215,6 +215,7 @@ def test_weights_between_first_and_last_are_judged(tmp_path: Path) -> None:
     best = load_checkpoint(tmp_path / BEST)
     assert "25% of the way" in best.source
     last = trainer.result().detector.state_dict()
+    assert "50% of the way" in load_checkpoint(tmp_path / BLEND.format(0.5)).source
     moved = 0
     for name, tensor in best.detector.state_dict().items():
         if tensor.is_floating_point():
