@@ -26,6 +26,7 @@
 #   OUT=build             where results go
 #   PHOTOS="a.jpg b.jpg"  photographs for make detect (default: a portrait that is at hand)
 #   TEACHER=FILE          weights that training starts and learns from (default: the public RetinaFace file beside the project)
+#   STEPS=N               make train-shipped: so many steps instead of what the recipes say, to try it; make train-compare: of each network (default: 500)
 #   PEOPLE=DIR            photographs without labels for training (default: those beside the project)
 #   ORT_INCLUDE=DIR LITERT_INCLUDE=DIR  C headers of one's own for make native (default: fetched); ANDROID_NDK=DIR builds for Android too
 #   ANDROID_ARTIFACTS="DIR DIR"  what the Android demo gets (default: the TFLite artifacts of the above, and INT8 ones that are there)
@@ -314,7 +315,7 @@ train-shipped: .venv/.ready ## train the weights that the project ships (hours o
 	train() { \
 	  run="$(TRAIN)/$$1"; resume=$$([ ! -e "$$run/state.pt" ] || echo --resume); \
 	  $(PY) -m train run --config train/recipes/$$2.toml $(PHOTOGRAPHS) --pseudo "$(TRAIN)/pseudo.jsonl" \
-	    --init "$${3:-$(TEACHER)}" --teacher "$${4:-$(TEACHER)}" --out "$$run" $$resume; \
+	    --init "$${3:-$(TEACHER)}" --teacher "$${4:-$(TEACHER)}" --out "$$run" $$resume $(if $(STEPS),--steps $(STEPS)); \
 	}; \
 	refit() { run="$(TRAIN)/$$1"; to="$$run/refit-$$2.safetensors"; \
 	  [ -e "$$to" ] || $(PY) -m train refit "$$run/$$2.safetensors" --data "$(WIDER)" --out "$$to"; \
