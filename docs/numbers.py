@@ -72,7 +72,8 @@ def take(bench: Path, folder: Path) -> list[str]:
 
     Commands write one file over and over; what was called ``int8-coreml.json`` to keep it counts as ``int8.json``, the oldest first.
     A record replaces the one of the same artifact if all photographs have judged it, or the same ones as that, so that a quick trial on
-    a few of them never becomes a published figure. Speeds are comparable within one run only: they are replaced together or not at all.
+    a few of them never becomes a published figure. Speeds are comparable within one run only: they are replaced together or not at all;
+    so INT8 times of another machine than the published ones are left out, and the rest of their row is taken over.
     """
     said = []
     published = {name: (folder / name).stat().st_mtime for name in MADE_BY if (folder / name).is_file()}
@@ -104,7 +105,14 @@ def _merged(name: str, before: Any, fresh: Any) -> tuple[Any, list[str]]:  # noq
     for row in fresh:
         judged_by, wanted = _dataset(row), DATASETS.get(name, WHOLE)
         if judged_by and judged_by in (wanted, _dataset(after.get(_key(row), {}))):
+            published = after.get(_key(row), {})
             after[_key(row)] = _lean(row)
+            if name == "int8.json" and published.get("int8_ms") and row.get("machine") != published.get("machine"):
+                after[_key(row)] |= {field: published.get(field) for field in ("fp32_ms", "int8_ms", "speedup", "machine")}
+                complaints.append(
+                    f"{row['artifact']} was timed on {row.get('machine')}, others on {published.get('machine')}; times left out "
+                    f"(to take them, remove {name} of docs/records and measure every row again)"
+                )
         else:
             complaints.append(f"{row['artifact']} was judged by {judged_by or 'nothing'}, not by {wanted}; left out")
     return list(after.values()), complaints

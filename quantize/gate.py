@@ -60,6 +60,8 @@ class Judgement(Struct, frozen=True):
     speedup: float | None
     size_ratio: float
     """INT8 file over FP32 file."""
+    machine: str | None = None
+    """Where the times were taken."""
 
 
 def judge(
@@ -100,6 +102,7 @@ def judge(
         int8_ms=times[1] if times else None,
         speedup=times[0] / times[1] if times else None,
         size_ratio=int8.manifest.model.size_bytes / fp32.manifest.model.size_bytes,
+        machine=processor() if times else None,
     )
 
 
@@ -159,6 +162,6 @@ def judgements_table(judgements: Sequence[Judgement]) -> str:
             ]
         )
     lines = [tabulate(rows, headers, colalign=("left", *["right"] * 8, "left"), disable_numparse=True)]
-    return "\n".join(
-        lines + list(dict.fromkeys(f"AP on {one.images} images of {one.dataset}, scaling {one.protocol}" for one in judgements))
-    )
+    lines += dict.fromkeys(f"times: one image, {one.machine}" for one in judgements if one.machine)
+    lines += dict.fromkeys(f"AP on {one.images} images of {one.dataset}, scaling {one.protocol}" for one in judgements)
+    return "\n".join(lines)

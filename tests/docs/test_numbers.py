@@ -104,6 +104,20 @@ def test_all_photographs_replace_some(records, tmp_path):
     assert json.loads((records / "int8.json").read_bytes())[0]["dataset"] == WHOLE
 
 
+def test_times_of_another_machine_are_left_out(records, tmp_path):
+    (bench := tmp_path / "bench").mkdir()
+    older(records)
+    row = json.loads((records / "int8.json").read_bytes())[0]
+    fresh = row | {"ap_int8": {"easy": 1.0, "medium": 2.0, "hard": 3.0}, "int8_ms": 9e9}
+    for machine, taken in ((None, False), ("another", False), (row["machine"], True)):
+        (bench / "int8.json").write_text(json.dumps([fresh | {"machine": machine}]))
+        assert any("times left out" in line for line in take(bench, records)) is not taken
+        published = json.loads((records / "int8.json").read_bytes())[0]
+        assert published["ap_int8"] == fresh["ap_int8"]
+        assert (published["machine"], published["int8_ms"]) == (row["machine"], fresh["int8_ms"] if taken else row["int8_ms"])
+        older(records)
+
+
 def test_a_new_artifact_is_published_when_all_photographs_have_judged_it(records, tmp_path):
     (bench := tmp_path / "bench").mkdir()
     name = "acwface_dcn-custom-int8-640-onnx"
