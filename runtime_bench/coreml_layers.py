@@ -41,6 +41,7 @@ class Network:
         for kind in self.layers:
             if kind not in _LAYERS:
                 raise UserError(f"{package}: layer {kind} is not known to the evaluator; only Core ML itself can run it")
+        self._constants = [_constants(layer) for layer in self._layers]
 
     @property
     def layers(self) -> list[str]:
@@ -54,9 +55,9 @@ class Network:
             planes = _scaled(planes, step.scaler, self.description.input[0].type.imageType)
         values = {self.description.input[0].name: planes}
         with torch.inference_mode():
-            for layer in self._layers:
+            for layer, constants in zip(self._layers, self._constants, strict=True):
                 kind = layer.WhichOneof("layer")
-                results = _LAYERS[kind](getattr(layer, kind), [values[name] for name in layer.input])
+                results = _LAYERS[kind](getattr(layer, kind), [*(values[name] for name in layer.input), *constants])
                 for name, result in zip(layer.output, results if isinstance(results, Sequence) else (results,), strict=True):
                     values[name] = result
         return {output.name: values[output.name].numpy() for output in self.description.output}
@@ -75,14 +76,24 @@ def _weights(held: Any, *shape: int) -> Tensor:
     return torch.tensor(list(held.floatValue)).view(shape)
 
 
+def _constants(layer: Any) -> list[Tensor]:
+    """What a layer holds, to be taken after its inputs."""
+    kind = layer.WhichOneof("layer")
+    held = getattr(layer, kind)
+    if kind == "loadConstantND":
+        return [_weights(held.data, *held.shape)]
+    if kind != "convolution":
+        return []
+    weight = _weights(held.weights, held.outputChannels, held.kernelChannels, *held.kernelSize)
+    return [weight, _weights(held.bias, held.outputChannels)] if held.hasBias else [weight]
+
+
 def _convolution(layer: Any, inputs: Sequence[Tensor]) -> Tensor:
     if layer.isDeconvolution or layer.WhichOneof("ConvolutionPaddingType") != "valid":
         raise UserError("such convolutions are not known to the evaluator")
-    (x,) = inputs
-    weight = _weights(layer.weights, layer.outputChannels, layer.kernelChannels, *layer.kernelSize)
-    bias = _weights(layer.bias, layer.outputChannels) if layer.hasBias else None
+    x, weight, *bias = inputs
     x = functional.pad(x, _borders(layer.valid.paddingAmounts))
-    return functional.conv2d(x, weight, bias, stride=list(layer.stride), dilation=list(layer.dilationFactor), groups=layer.nGroups)
+    return functional.conv2d(x, weight, *bias, stride=list(layer.stride), dilation=list(layer.dilationFactor), groups=layer.nGroups)
 
 
 def _borders(amounts: Any) -> tuple[int, int, int, int]:
@@ -181,7 +192,7 @@ _LAYERS: dict[str, Callable[[Any, Sequence[Tensor]], Tensor | Sequence[Tensor]]]
     "convolution": _convolution,
     "custom": _custom,
     "expandDims": _expanded,
-    "loadConstantND": lambda layer, inputs: _weights(layer.data, *layer.shape),
+    "loadConstantND": lambda layer, inputs: inputs[0],
     "multiply": _combined(torch.mul),
     "padding": _padding,
     "pooling": _pooling,
