@@ -142,7 +142,7 @@ def main() -> None:
         if min(args.images, args.size - 31, args.repeats) < 1:
             raise UserError("--images and --repeats must be at least 1, --size at least 32")
         rows = bench(args.variant, args.images, args.size, args.repeats, args.device)
-        print_bench(rows, bench_loader(args.variant, args.images, args.size, args.repeats))
+        print_bench(rows, *bench_loader(args.variant, args.images, args.size, args.repeats, args.device))
     elif args.command == "pseudo":
         photographs = [*load_labelled(args.data, 1, False), *(load_unlabelled(args.people, 1, False) if args.people else [])]
         make_pseudo_labels(args.teacher, photographs, args.out)
@@ -178,6 +178,8 @@ def _run(args: argparse.Namespace) -> None:
     torch.manual_seed(recipe.seed)
     detector, source = _start(recipe, args.init, batches)
     trainer = Trainer(recipe, detector, teacher, batches, args.out, source, evaluate, args.workers, device, words)
+    if trainer.photographs is not None:
+        print("photographs are kept in the GPU's memory")
     if args.resume:
         trainer.resume()
     trainer.run()

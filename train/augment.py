@@ -6,7 +6,9 @@ Random numbers come from torch's global generator, which the loader seeds for ea
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,11 +23,45 @@ from train.widerface_data import NO_FACES, Sample
 
 
 @dataclass(frozen=True)
+class Frame:
+    """What is taken from a photograph, and what is done to its pixels: drawn where labels are, carried out where the pixels are."""
+
+    photograph: int
+    """Its number."""
+    left: int
+    top: int
+    side: int
+    """Of the square, pixels of the photograph; it may reach beyond it."""
+    size: int
+    """That it is resized to."""
+    mirrored: bool
+    colour: Mapping[str, Any] | None
+    """Of the photometric distortion."""
+
+    def render(self, pixels: Tensor, fill: Sequence[int]) -> Tensor:
+        """``(3, size, size)`` of ``(3, H, W)``, uint8 RGB, on any device; what lies outside the photograph has the colour ``fill``."""
+        height, width = pixels.shape[-2:]
+        right, bottom = self.left + self.side, self.top + self.side
+        inner = [max(self.left, 0), max(self.top, 0), min(right, width), min(bottom, height)]
+        image = F.crop(pixels, inner[1], inner[0], inner[3] - inner[1], inner[2] - inner[0])
+        # Torchvision's crop fills with zeros only.
+        image = F.pad(image, [inner[0] - self.left, inner[1] - self.top, right - inner[2], bottom - inner[3]], fill=list(fill))
+        image = F.resize(image, [self.size, self.size], antialias=True)
+        if self.mirrored:
+            image = F.horizontal_flip(image)
+        return image if self.colour is None else _DISTORTION.transform(image, self.colour)
+
+
+# SSD's distortion (Liu et al. 2016, section 2.2), each part with probability 1/2.
+_DISTORTION = v2.RandomPhotometricDistort(brightness=(0.875, 1.125), contrast=(0.5, 1.5), saturation=(0.5, 1.5), hue=(-0.05, 0.05))
+
+
+@dataclass(frozen=True)
 class Crop:
     """One training image with its faces."""
 
-    pixels: Tensor
-    """``(3, S, S)`` uint8 RGB."""
+    frames: tuple[Frame, ...]
+    """Of its pixels: one, or those of a mosaic, row by row."""
     boxes: Tensor
     """``(F, 4)`` float32 xyxy in the crop's pixels; may reach beyond it, their centres do not."""
     landmarks: Tensor
@@ -39,42 +75,36 @@ class Augment:
     """Make training crops of one size.
 
     Args:
-        config: of the network, for the colour that fills what lies outside the photograph.
         size: side of the crop, pixels.
         zoom: range of the factor between photograph and crop, drawn log-uniformly. Above 1 faces grow.
         whole: probability that the crop takes in the whole photograph instead, so that large faces stay whole.
         colour: probability of the photometric distortion.
     """
 
-    def __init__(self, config: ModelConfig, size: int, zoom: tuple[float, float], whole: float, colour: float) -> None:
-        mean = config.mean if config.colour_order == "RGB" else config.mean[::-1]
-        self.fill = [round(value) for value in mean]
-        self.size, self.zoom, self.whole = size, zoom, whole
-        # SSD's distortion (Liu et al. 2016, section 2.2), each part with probability 1/2.
-        self.distort = v2.RandomApply(
-            [v2.RandomPhotometricDistort(brightness=(0.875, 1.125), contrast=(0.5, 1.5), saturation=(0.5, 1.5), hue=(-0.05, 0.05))],
-            p=colour,
-        )
+    def __init__(self, size: int, zoom: tuple[float, float], whole: float, colour: float) -> None:
+        self.size, self.zoom, self.whole, self.colour = size, zoom, whole, colour
 
-    def __call__(self, sample: Sample) -> Crop:
+    def __call__(self, sample: Sample, photograph: int = 0) -> Crop:
+        """Draw a crop of a photograph, which has this number."""
         height, width = sample.pixels.shape[:2]
         faces = NO_FACES if sample.faces is None else sample.faces
         left, top, side = self._square(height, width, faces.boxes)
-        image = tv_tensors.Image(torch.tensor(sample.pixels).permute(2, 0, 1))
+        mirrored = bool(torch.rand(()) < 0.5)
+        colour = _DISTORTION.make_params([torch.empty(3, 1, 1)]) if torch.rand(()) < self.colour else None
         boxes = tv_tensors.BoundingBoxes(faces.boxes, format="XYXY", canvas_size=(height, width), clamping_mode=None)
         points = tv_tensors.KeyPoints(faces.landmarks.reshape(-1, 2), canvas_size=(height, width))
 
-        image, boxes, points = (self._cut(value, left, top, side) for value in (image, boxes, points))
-        if torch.rand(()) < 0.5:
-            image, boxes, points = (F.horizontal_flip(value) for value in (image, boxes, points))
+        boxes, points = (F.resize(F.crop(value, top, left, side, side), [self.size, self.size]) for value in (boxes, points))
+        if mirrored:
+            boxes, points = F.horizontal_flip(boxes), F.horizontal_flip(points)
             # Torchvision mirrors points about pixel centres and boxes about edges; ours are of one system.
             points = points.as_subclass(Tensor).view(-1, 5, 2)[:, MIRRORED] + torch.tensor([1.0, 0.0])
-        image = self.distort(image)
         boxes, landmarks = boxes.as_subclass(Tensor), points.as_subclass(Tensor).view(-1, 5, 2)
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
         inside = ((centres >= 0) & (centres < self.size)).all(dim=1)
         doubtful = torch.from_numpy(faces.doubtful)[inside]
-        return Crop(image.as_subclass(Tensor), boxes[inside], landmarks[inside], doubtful, sample.faces is not None)
+        frame = Frame(photograph, left, top, side, self.size, mirrored, colour)
+        return Crop((frame,), boxes[inside], landmarks[inside], doubtful, sample.faces is not None)
 
     def _square(self, height: int, width: int, boxes: np.ndarray) -> tuple[int, int, int]:
         """Left, top and side of the crop in the photograph's pixels; holds the centre of some face if there is one."""
@@ -97,16 +127,36 @@ class Augment:
         top = min(max(top, min(0, height - side)), max(0, height - side))
         return int(left), int(top), side
 
-    def _cut(self, value: Tensor, left: int, top: int, side: int) -> Tensor:
-        """The square, resized. Torchvision's crop fills with zeros only, so what lies outside is padded here."""
-        if isinstance(value, tv_tensors.Image):
-            height, width = value.shape[-2:]
-            inner = [max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)]
-            value = F.crop(value, inner[1], inner[0], inner[3] - inner[1], inner[2] - inner[0])
-            value = F.pad(value, [inner[0] - left, inner[1] - top, left + side - inner[2], top + side - inner[3]], fill=self.fill)
-        else:
-            value = F.crop(value, top, left, side, side)
-        return F.resize(value, [self.size, self.size], antialias=True)
+
+def mosaic(tiles: Sequence[Crop]) -> Crop:
+    """A square number of crops of one size side by side; a face ends with its tile. Labelled where every tile is."""
+    row, side = math.isqrt(len(tiles)), tiles[0].frames[0].size
+    corners = [torch.tensor([index % row * side, index // row * side], dtype=torch.float32) for index in range(len(tiles))]
+    return Crop(
+        tuple(frame for tile in tiles for frame in tile.frames),
+        torch.cat([tile.boxes.clamp(0, side) + corner.repeat(2) for tile, corner in zip(tiles, corners, strict=True)]),
+        torch.cat([tile.landmarks + corner for tile, corner in zip(tiles, corners, strict=True)]),
+        torch.cat([tile.doubtful for tile in tiles]),
+        all(tile.labelled for tile in tiles),
+    )
+
+
+def render(frames: Sequence[Frame], photographs: Callable[[int], Tensor], fill: Sequence[int]) -> Tensor:
+    """The pixels of a crop, ``(3, S, S)`` uint8 RGB.
+
+    Args:
+        frames: of the crop.
+        photographs: ``(3, H, W)`` uint8 RGB, by number.
+        fill: see :func:`border`.
+    """
+    tiles = [frame.render(photographs(frame.photograph), fill) for frame in frames]
+    row = math.isqrt(len(tiles))
+    return torch.cat([torch.cat(tiles[start : start + row], dim=2) for start in range(0, len(tiles), row)], dim=1)
+
+
+def border(config: ModelConfig) -> list[int]:
+    """The colour, RGB, of what lies outside a photograph: what the network's input calls zero."""
+    return [round(value) for value in (config.mean if config.colour_order == "RGB" else config.mean[::-1])]
 
 
 def _uniform(low: float, high: float) -> float:

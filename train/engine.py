@@ -30,7 +30,7 @@ from model.errors import UserError
 from model.files import atomic_file
 from train.augment import normalise
 from train.deform_kernel import cpu_operator
-from train.loader import Batches, TrainingBatch, load_batches
+from train.loader import Batches, DevicePhotographs, TrainingBatch, fit, load_batches
 from train.loss import detection_loss, distillation_loss, mean_answers, mirror_answers
 from train.recipe import Optimizer, Recipe
 
@@ -108,6 +108,9 @@ class Trainer:
         self.start = {name: tensor.detach().cpu().clone() for name, tensor in self.detector.state_dict().items()}
         self.optimizer = make_optimizer(recipe.optimizer, self.detector)
         self.averaged = AveragedModel(self.detector, multi_avg_fn=get_ema_multi_avg_fn(recipe.average), use_buffers=True)
+        self.photographs: DevicePhotographs | None = None
+        if self.device.type == "cuda" and fit(batches, torch.cuda.mem_get_info(self.device)[0]):
+            self.photographs = DevicePhotographs(batches, self.device)
         self.progress = Progress()
         self.rank, self.world = world()
         self.network: nn.Module = self.detector
@@ -162,6 +165,8 @@ class Trainer:
             while (share := self._agreed_share()) < 1:
                 start = time.perf_counter()
                 batch = next(loader)
+                if self.photographs is not None:
+                    batch = self.photographs.add_pixels(batch)
                 waited = time.perf_counter() - start
                 rate = set_rate(self.optimizer, recipe.optimizer, share)
                 with _to_its_end():  # the state of half an update is no state to go on from

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from model.anchors import make_anchors
 from model.errors import UserError
-from train.augment import Augment
+from train.augment import Augment, Crop, Frame, border, mosaic, render
 from train.loss import Targets, match
-from train.recipe import Recipe
+from train.recipe import MOSAICS, Recipe
 from train.widerface_data import Sample, StreamedSample
 
 _ATTEMPTS = 100
@@ -23,8 +23,10 @@ _ATTEMPTS = 100
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    pixels: Tensor
-    """``(N, 3, S, S)`` uint8 RGB."""
+    frames: list[tuple[Frame, ...]]
+    """Where the pixels come from, for each image."""
+    pixels: Tensor | None
+    """``(N, 3, S, S)`` uint8 RGB; ``None`` where :class:`DevicePhotographs` will add them."""
     labelled: Tensor
     """``(N,)`` bool: which images have targets; their order is that of :attr:`targets`."""
     targets: list[Targets]
@@ -33,22 +35,31 @@ class TrainingBatch:
 
 
 class Batches(Dataset):
-    """``batches[step]`` is the batch of that step, the same whenever and wherever it is asked for."""
+    """``batches[step]`` is the batch of that step, the same whenever and wherever it is asked for.
+
+    Args:
+        recipe: what to draw, and how.
+        labelled, unlabelled: what to draw from. A photograph's number is its place in one and then the other.
+    """
 
     def __init__(self, recipe: Recipe, labelled: Sequence[Sample | StreamedSample], unlabelled: Sequence[Sample | StreamedSample]) -> None:
         self.recipe, self.labelled, self.unlabelled = recipe, labelled, unlabelled
         self.unreadable = 0
         """Photographs that were drawn and could not be read, in this process."""
+        self.with_pixels = True
+        """Whether batches come with their pixels."""
         data = recipe.data
-        self.augments = [Augment(recipe.config, batch.size, data.zoom, data.whole, data.colour) for batch in data.batches]
+        self.augments = [Augment(batch.size, data.zoom, data.whole, data.colour) for batch in data.batches]
+        self.tiles = [{row: Augment(batch.size // row, data.zoom, 1.0, data.colour) for row in MOSAICS} for batch in data.batches]
         self.weights = torch.tensor([batch.weight for batch in data.batches])
 
     def __getitem__(self, step: int) -> TrainingBatch:
         recipe = self.recipe
+        drawn: dict[int, Sample] = {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed * 1_000_003 + step)
             kind = int(torch.multinomial(self.weights, 1))
-            crops = [self.augments[kind](self._draw()) for _ in range(recipe.data.batches[kind].images)]
+            crops = [self._crop(kind, drawn) for _ in range(recipe.data.batches[kind].images)]
         size = recipe.data.batches[kind].size
         config = recipe.config
         anchors = torch.tensor(make_anchors(size, size, config.strides, config.min_sizes))
@@ -63,24 +74,65 @@ class Batches(Dataset):
                 if recipe.losses.largest_face is not None:
                     ignored |= sides.amax(dim=1) > recipe.losses.largest_face
                 targets.append(match(crop.boxes, crop.landmarks, anchors, config.variances, ignored, levels))
-        return TrainingBatch(
-            torch.stack([crop.pixels for crop in crops]), torch.tensor([crop.labelled for crop in crops]), targets, anchors
-        )
+        batch = TrainingBatch([crop.frames for crop in crops], None, torch.tensor([crop.labelled for crop in crops]), targets, anchors)
+        return _with_pixels(batch, lambda number: as_planes(drawn[number]), border(config)) if self.with_pixels else batch
 
-    def _draw(self) -> Sample:
-        """A photograph; one that cannot be read is counted, and another drawn instead."""
+    def _crop(self, kind: int, drawn: dict[int, Sample]) -> Crop:
+        if float(torch.rand(())) >= self.recipe.data.mosaic:
+            return self.augments[kind](*self._draw(drawn))
+        row = MOSAICS[int(torch.randint(len(MOSAICS), ()))]
+        return mosaic([self.tiles[kind][row](*self._draw(drawn)) for _ in range(row * row)])
+
+    def _draw(self, drawn: dict[int, Sample]) -> tuple[Sample, int]:
+        """A photograph and its number; one that cannot be read is counted, and another drawn instead."""
         for _ in range(_ATTEMPTS):
             try:
-                return self._pick().read()
+                sample, number = self._pick()
+                drawn[number] = sample.read()
+                return drawn[number], number
             except UserError as error:
                 self.unreadable += 1
                 print(f"warning: {self.unreadable} photographs skipped so far, now: {error}", file=sys.stderr)
         raise UserError(f"{_ATTEMPTS} photographs in a row cannot be read; check the data")
 
-    def _pick(self) -> Sample | StreamedSample:
+    def _pick(self) -> tuple[Sample | StreamedSample, int]:
         unlabelled = bool(self.unlabelled) and (not self.labelled or float(torch.rand(())) < self.recipe.data.people)
-        samples = self.unlabelled if unlabelled else self.labelled
-        return samples[int(torch.randint(len(samples), ()))]
+        samples, first = (self.unlabelled, len(self.labelled)) if unlabelled else (self.labelled, 0)
+        place = int(torch.randint(len(samples), ()))
+        return samples[place], first + place
+
+
+class DevicePhotographs:
+    """All photographs of a set in a device's memory: workers then send what to take from them instead of pixels.
+
+    Args:
+        batches: whose they are; makes batches without pixels from now on.
+        device: a GPU, whose memory they :func:`fit`.
+    """
+
+    def __init__(self, batches: Batches, device: torch.device) -> None:
+        self._pixels = [as_planes(sample).to(device) for sample in (*batches.labelled, *batches.unlabelled)]
+        self._border = border(batches.recipe.config)
+        batches.with_pixels = False
+
+    def add_pixels(self, batch: TrainingBatch) -> TrainingBatch:
+        """The batch with its pixels, on the device."""
+        return _with_pixels(batch, self._pixels.__getitem__, self._border)
+
+
+def fit(batches: Batches, free: int) -> bool:
+    """Whether the photographs are decoded and take at most half of so many bytes; the network needs the rest."""
+    samples = [*batches.labelled, *batches.unlabelled]
+    return all(isinstance(sample, Sample) for sample in samples) and sum(sample.pixels.nbytes for sample in samples) <= free // 2
+
+
+def as_planes(sample: Sample) -> Tensor:
+    """Its pixels, ``(3, H, W)`` uint8 RGB."""
+    return torch.tensor(sample.pixels).permute(2, 0, 1)
+
+
+def _with_pixels(batch: TrainingBatch, photographs: Callable[[int], Tensor], fill: Sequence[int]) -> TrainingBatch:
+    return replace(batch, pixels=torch.stack([render(frames, photographs, fill) for frames in batch.frames]))
 
 
 def load_batches(batches: Batches, steps: Iterable[int], workers: int) -> DataLoader:

@@ -14,7 +14,8 @@ from model.errors import UserError
 Positive = Annotated[float, Meta(gt=0, le=1e9)]
 Count = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-
+MOSAICS = (2, 4)
+"""Photographs in a row of a mosaic."""
 
 Sides = tuple[tuple[Count, ...], tuple[Count, ...], tuple[Count, ...]]
 
@@ -36,13 +37,17 @@ class Data(Struct, frozen=True, forbid_unknown_fields=True):
     longest_side: Count = 1024
     """Photographs are scaled down to this, pixels."""
     in_memory: bool = True
-    """Keep all photographs decoded; ``false`` streams them from disk, for sets larger than the memory."""
+    """Keep all photographs decoded, also in a GPU's memory where they fit; ``false`` streams them from disk, for sets larger than the
+    memory."""
     zoom: tuple[Positive, Positive] = (0.5, 2.0)
     whole: Share = 0.3
     colour: Share = 0.5
     """See :class:`train.augment.Augment`."""
     people: Share = 0.5
     """Share of unlabelled photographs among the crops, where there are any."""
+    mosaic: Share = 0.0
+    """Share of crops that are put together from 4 or 16 whole photographs, so that the faces of portraits become small ones (mosaic,
+    Bochkovskiy et al. 2020, section 3.3)."""
     held_out: Annotated[int, Meta(ge=0)] = 0
     """Every so many-th labelled photograph is not trained on but judged by; 0 trains on all and judges by the validation set."""
 
@@ -125,6 +130,8 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("data.held_out = 1 leaves no photograph to train on")
         if not self.data.batches:
             raise ValueError("data.batches is empty")
+        if self.data.mosaic and any(batch.size % max(MOSAICS) for batch in self.data.batches):
+            raise ValueError(f"data.mosaic needs sizes that are multiples of {max(MOSAICS)}")
         if self.losses.mirrored_teacher and any(batch.size % 32 for batch in self.data.batches):
             raise ValueError("mirrored_teacher needs sizes that are multiples of 32")
 

@@ -13,8 +13,8 @@ from model.config import VARIANTS
 from model.errors import UserError
 from model.preprocess import load_image
 from runtime_bench.samples import PORTRAIT
-from train.augment import Augment, normalise
-from train.loader import Batches
+from train.augment import Augment, Crop, border, mosaic, normalise, render
+from train.loader import Batches, as_planes
 from train.recipe import Batch, Data, Losses, Recipe
 from train.widerface_data import NO_FACES, Faces, Sample, hold_out, load_labelled, load_unlabelled, read_labels
 
@@ -194,14 +194,19 @@ def _map() -> Sample:
     return Sample("map", np.stack([columns, rows, np.full_like(rows, 128)], axis=-1), FACES)
 
 
+def _render(crop: Crop, *samples: Sample) -> torch.Tensor:
+    return render(crop.frames, lambda number: as_planes(samples[number]), border(VARIANTS["retinaface"]))
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_boxes_and_landmarks_follow_the_pixels(seed: int) -> None:
     """Read off the crop where its pixels come from: those under a landmark must come from the landmark's place."""
     torch.manual_seed(seed)
-    crop = Augment(VARIANTS["retinaface"], 128, (0.6, 2.0), whole=0.3, colour=0.0)(_map())
-    assert crop.pixels.shape == (3, 128, 128)
+    crop = Augment(128, (0.6, 2.0), whole=0.3, colour=0.0)(_map())
+    pixels = _render(crop, _map())
+    assert pixels.shape == (3, 128, 128)
     assert len(crop.boxes) == 1  # every crop holds the centre of a face, and there is one only
-    box, landmarks, mirrored = crop.boxes[0], crop.landmarks[0], _mirrored(crop.pixels)
+    box, landmarks, mirrored = crop.boxes[0], crop.landmarks[0], _mirrored(pixels)
     assert landmarks[0, 0] < landmarks[1, 0], "the left eye is on the left of the image, mirrored or not"
     points = torch.cat([landmarks, box.view(2, 2)])
     left, top, right, bottom = FACES.boxes[0]
@@ -211,8 +216,8 @@ def test_boxes_and_landmarks_follow_the_pixels(seed: int) -> None:
     for point, (x, y) in zip(points, expected, strict=True):
         if _inside(point):
             column, row = (int(value) for value in point)
-            assert abs(float(crop.pixels[0, row, column]) - x) < 3
-            assert abs(float(crop.pixels[1, row, column]) - y) < 3
+            assert abs(float(pixels[0, row, column]) - x) < 3
+            assert abs(float(pixels[1, row, column]) - y) < 3
             checked += 1
     assert checked
 
@@ -231,8 +236,9 @@ def test_a_drawn_face_is_found_where_the_labels_say(seed: int) -> None:
         image[y - 7 : y + 7, x - 7 : x + 7] = ink
     faces = Faces(np.asarray([[left, top, right, bottom]], np.float32), points[None], np.zeros(1, bool))
     torch.manual_seed(seed)
-    crop = Augment(VARIANTS["retinaface"], 256, (0.7, 1.0), whole=0.5, colour=0.0)(Sample("drawn", image, faces))
-    pixels = crop.pixels.permute(1, 2, 0).numpy().astype(int)
+    sample = Sample("drawn", image, faces)
+    crop = Augment(256, (0.7, 1.0), whole=0.5, colour=0.0)(sample)
+    pixels = _render(crop, sample).permute(1, 2, 0).numpy().astype(int)
 
     def find(ink: np.ndarray) -> np.ndarray:
         """Columns and rows, ``(2, P)``, of the pixels of this colour."""
@@ -261,16 +267,45 @@ def _mirrored(pixels: torch.Tensor) -> bool:
     return float(steps.sum()) < 0
 
 
+@pytest.mark.parametrize("row", [1, 2, 4])
+def test_a_mosaic_holds_whole_photographs_with_their_faces(row: int) -> None:
+    """Each tile is another shade, its face a red box; boxes are where the red is, and end with their tiles."""
+    torch.manual_seed(0)
+    samples = []
+    for index in range(row * row):
+        image = np.full((100, 120, 3), 10 + 5 * index, np.uint8)
+        image[30:100, 20:70] = (250, 0, 0)
+        faces = Faces(np.asarray([[20, 30, 70, 130]], np.float32), np.asarray([[[45, 60]] * 5], np.float32), np.zeros(1, bool))
+        samples.append(Sample(str(index), image, faces if index or row == 1 else None))
+    augment = Augment(96 // row, (1.0, 1.0), whole=1.0, colour=0.0)
+    crop = mosaic([augment(sample, number) for number, sample in enumerate(samples)])
+    pixels = _render(crop, *samples)
+    assert pixels.shape == (3, 96, 96)
+    assert len(crop.boxes) == row * row - (row > 1)
+    assert crop.labelled is (row == 1), "the first photograph of the larger ones has no labels"
+    red = (pixels[0] > 180) & (pixels[1] < 60)
+    tiles = range(0 if row == 1 else 1, row * row)
+    for tile, box, points in zip(tiles, crop.boxes, crop.landmarks, strict=True):
+        side = 96 // row
+        top, left = tile // row * side, tile % row * side
+        there = torch.nonzero(red[top : top + side, left : left + side]) + torch.tensor([top, left])
+        (first_row, first_column), (last_row, last_column) = there.amin(0).tolist(), (there.amax(0) + 1).tolist()
+        np.testing.assert_allclose(box[[0, 1, 2]], [first_column, first_row, last_column], atol=1.5)
+        assert last_row - 1.5 <= box[3] <= top + side
+        assert first_column < points[0, 0] < last_column
+        assert first_row < points[0, 1] < last_row
+
+
 def test_both_mirrored_and_plain_crops_appear() -> None:
     torch.manual_seed(0)
-    augment = Augment(VARIANTS["retinaface"], 64, (1.0, 1.0), whole=1.0, colour=0.0)
-    assert {_mirrored(augment(_map()).pixels) for _ in range(12)} == {True, False}
+    augment = Augment(64, (1.0, 1.0), whole=1.0, colour=0.0)
+    assert {_mirrored(_render(augment(_map()), _map())) for _ in range(12)} == {True, False}
 
 
 def test_crops_hold_faces_small_and_large() -> None:
     """The first trial failed for want of large faces."""
     torch.manual_seed(0)
-    augment = Augment(VARIANTS["retinaface"], 352, (0.5, 2.0), whole=0.3, colour=0.0)
+    augment = Augment(352, (0.5, 2.0), whole=0.3, colour=0.0)
     portrait = Sample(
         "portrait",
         np.zeros((500, 400, 3), np.uint8),
@@ -283,11 +318,12 @@ def test_crops_hold_faces_small_and_large() -> None:
 
 def test_a_photograph_without_faces_or_labels() -> None:
     torch.manual_seed(0)
-    augment = Augment(VARIANTS["retinaface"], 64, (0.5, 2.0), whole=0.3, colour=1.0)
+    augment = Augment(64, (0.5, 2.0), whole=0.3, colour=1.0)
     for faces in (None, NO_FACES):
         for shape in ((3, 3), (1, 90), (300, 20)):
-            crop = augment(Sample("x", np.zeros((*shape, 3), np.uint8), faces))
-            assert crop.pixels.shape == (3, 64, 64)
+            sample = Sample("x", np.zeros((*shape, 3), np.uint8), faces)
+            crop = augment(sample)
+            assert _render(crop, sample).shape == (3, 64, 64)
             assert crop.boxes.shape == (0, 4)
             assert crop.landmarks.shape == (0, 5, 2)
             assert crop.labelled is (faces is not None)

@@ -21,7 +21,7 @@ from model.detector import build_detector
 from model.errors import UserError
 from train import engine
 from train.engine import BEST, BLEND, LAST, LOG, STATE, Trainer, make_optimizer, set_rate
-from train.loader import Batches, load_batches
+from train.loader import Batches, DevicePhotographs, fit, load_batches
 from train.recipe import Batch, Data, Losses, Optimizer, Recipe, load_recipe
 from train.widerface_data import Faces, Sample
 
@@ -162,6 +162,30 @@ def test_batches_are_a_function_of_the_step() -> None:
         "both kinds of batches are drawn"
     )
     assert not torch.equal(batches[0].pixels.float().mean(), batches[1].pixels.float().mean())
+
+
+def test_photographs_on_the_device_give_the_same_pixels() -> None:
+    """The device is the CPU here; a GPU's resizing and colours may round otherwise."""
+    samples = _samples()
+    recipe = replace(RECIPE, data=Data((Batch(64, 8),), zoom=(0.8, 1.5), colour=1.0, mosaic=0.5))
+    batches, expected = (Batches(recipe, samples[1::2], samples[::2]) for _ in range(2))
+    nbytes = 6 * 96 * 112 * 3
+    assert fit(batches, 2 * nbytes)
+    assert not fit(batches, 2 * nbytes - 2)
+    photographs = DevicePhotographs(batches, torch.device("cpu"))
+    for step, batch in zip(range(3), load_batches(batches, range(3), workers=1), strict=True):
+        assert batch.pixels is None, "workers send no pixels"
+        assert torch.equal(photographs.add_pixels(batch).pixels, expected[step].pixels)
+        assert all(torch.equal(a.labels, b.labels) for a, b in zip(batch.targets, expected[step].targets, strict=True))
+
+
+def test_a_run_takes_its_pixels_from_the_device(tmp_path: Path) -> None:
+    usual = _trainer(tmp_path / "usual")
+    usual.run()
+    trainer = _trainer(tmp_path / "device")
+    trainer.photographs = DevicePhotographs(trainer.batches, trainer.device)
+    trainer.run()
+    assert _losses(tmp_path / "device") == _losses(tmp_path / "usual")
 
 
 def test_nan_stops_and_the_batch_is_kept(tmp_path: Path) -> None:
