@@ -97,7 +97,7 @@ REQUIRE_FIXED = @$(if $(strip $(1)),:,echo "error: SIZE=$(SIZE) PRECISION=$(PREC
 # Appear whole. On Ctrl-C make would delete the description, and the next export would take the rest for somebody's folder.
 .PRECIOUS: $(addsuffix /detector.json,$(ONNX_ARTIFACTS) $(TFLITE_ARTIFACTS) $(COREML_ARTIFACTS))
 
-.PHONY: help all setup test test-accuracy golden test-android android-assets test-ios ios-assets lint summary export-onnx bench-onnx export-tflite bench-tflite export-coreml bench-coreml bench bench-ios bench-android bench-report bench-arm arm-record export-all quantize sensitivity bench-speed detect native bench-kernel data train-shipped train-compare bench-train fuzz readme-numbers chaos lock clean FORCE
+.PHONY: help all setup test test-accuracy golden test-android android-assets test-ios ios-assets lint summary export-onnx bench-onnx export-tflite bench-tflite export-coreml bench-coreml bench bench-ios bench-android require-adb bench-report bench-arm arm-record export-all quantize sensitivity bench-speed detect native bench-kernel data train-shipped train-compare bench-train fuzz readme-numbers chaos lock clean FORCE
 
 help: ## list the targets
 	@sed -n '/^#/!q;s/^# \{0,1\}//p;s/^#$$//p' Makefile
@@ -235,9 +235,13 @@ bench-ios: .venv/.ready ## add FILE, the record that the iOS demo's benchmark ha
 HARDWARE ?=
 PHONE ?=
 
-bench-android: $(addsuffix /detector.json,$(filter $(TFLITE_ARTIFACTS),$(ANDROID_ARTIFACTS))) | .venv/.ready ## latency of ANDROID_ARTIFACTS on a phone's HARDWARE, by the Android demo, which has to be installed
+bench-android: require-adb $(addsuffix /detector.json,$(filter $(TFLITE_ARTIFACTS),$(ANDROID_ARTIFACTS))) | .venv/.ready ## latency of ANDROID_ARTIFACTS on a phone's HARDWARE, by the Android demo, which has to be installed
 	$(PY) -m runtime_bench app $(ANDROID_ARTIFACTS) $(if $(HARDWARE),--hardware $(HARDWARE)) $(if $(PHONE),--device "$(PHONE)") \
 	  --threads $(THREADS) --json "$(OUT)/bench/android-app.json" $(if $(RESUME),--resume)
+
+# Before minutes of export.
+require-adb:
+	@command -v adb >/dev/null || { echo "error: adb is not installed (Debian: apt install adb; or Android's platform-tools)" >&2; exit 2; }
 
 bench: bench-onnx bench-tflite bench-coreml bench-arm bench-report ## all of these and the report
 

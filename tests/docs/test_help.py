@@ -4,6 +4,7 @@ import argparse
 import importlib
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ COMMANDS = (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-INTERNAL = {"arm-record", "FORCE"}
+INTERNAL = {"arm-record", "require-adb", "FORCE"}
 """Targets that others use."""
 DERIVED = {"PUBLIC_RETINAFACE"}
 """Variables that nobody sets."""
@@ -123,6 +124,20 @@ def test_make_says_that_it_takes_no_space_in_the_folder_that_it_writes_into(tmp_
     assert (tried.returncode, tried.stdout) == (2, "")
     assert tried.stderr.count("\n") == 1
     assert "make takes no space in a folder that it writes into" in tried.stderr
+
+
+def test_make_says_that_there_is_no_adb_before_it_exports(tmp_path):
+    for tool in ("bash", "python3"):
+        (tmp_path / tool).symlink_to(shutil.which(tool))
+    tried = subprocess.run(
+        [shutil.which("make"), "--no-print-directory", "-o", ".venv/.ready", f"OUT={tmp_path}/out", "PY=false", "bench-android"],
+        cwd=ROOT,
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert tried.returncode == 2
+    assert tried.stderr.startswith("error: adb is not installed")
 
 
 def test_make_help_names_every_target_and_variable():
