@@ -328,7 +328,9 @@ train-shipped: .venv/.ready ## train the weights that the project ships (hours o
 	train acwface acwface; refit acwface last acwface; \
 	train acwface_dcn acwface_dcn; \
 	train acwface_dcn-small acwface_dcn-small "$(TRAIN)/acwface_dcn/last.safetensors" "$(TRAIN)/retinaface/best.safetensors"; \
-	refit acwface_dcn-small best acwface_dcn-small; refit acwface_dcn-small blend-0.5 acwface_dcn; \
+	refit acwface_dcn-small blend-0.5 acwface_dcn; \
+	train acwface_dcn-mosaic acwface_dcn-mosaic "$(TRAIN)/acwface_dcn-small/last.safetensors" "$(TRAIN)/retinaface/best.safetensors"; \
+	refit acwface_dcn-mosaic blend-0.5 acwface_dcn-mosaic; \
 	train acwface_dcn_lite-1 acwface_dcn_lite "$(TRAIN)/acwface_dcn/last.safetensors"; \
 	train acwface_dcn_lite-2 acwface_dcn_lite "$(TRAIN)/acwface_dcn_lite-1/last.safetensors"; \
 	train acwface_dcn_lite acwface_dcn_lite-last "$(TRAIN)/acwface_dcn_lite-2/last.safetensors" "$(TRAIN)/retinaface/best.safetensors"; \

@@ -73,8 +73,8 @@ def load_validation(root: Path, list_file: Path | None = None, limit: int | None
     """
     truth = read_ground_truth(root / "val" / "ground_truth")
     names = list(truth) if list_file is None else _read_list(list_file, truth)
-    if limit is not None:
-        names = names[:limit]
+    cut = limit is not None and limit < len(names)
+    names = names[:limit]
     if not names:
         raise UserError(f"no image to evaluate: {list_file or root} and --limit {limit} leave none")
     images = root / "val" / "images"
@@ -83,7 +83,7 @@ def load_validation(root: Path, list_file: Path | None = None, limit: int | None
         raise UserError(
             f"{len(missing)} of {len(names)} images are missing under {images}, first {missing[0]}; pass --list with those that are there"
         )
-    chosen = ([list_file.name] if list_file else []) + ([f"first {limit}"] if limit else [])
+    chosen = ([list_file.name] if list_file else []) + ([f"first {limit}"] if cut else [])
     title = f"WIDER FACE val ({', '.join(chosen)})" if chosen else "WIDER FACE val"
     return WiderFace(images, {name: truth[name] for name in names}, title)
 

@@ -183,7 +183,10 @@ def test_list_and_limit(tiny_root):
     names = tiny_root / "names.txt"
     names.write_text("1--Handshaking/c.jpg\n\n0--Parade/a.jpg\n")
     assert list(load_validation(tiny_root, names).faces) == ["1--Handshaking/c.jpg", "0--Parade/a.jpg"]
-    assert list(load_validation(tiny_root, names, limit=1).faces) == ["1--Handshaking/c.jpg"]
+    first = load_validation(tiny_root, names, limit=1)
+    assert list(first.faces) == ["1--Handshaking/c.jpg"]
+    assert first.title.endswith(", first 1)")
+    assert "first" not in load_validation(tiny_root, names, limit=100).title, "a limit that leaves nothing out is none"
 
 
 def test_what_is_wrong_with_a_root_is_said(tiny_root):
