@@ -90,7 +90,7 @@ class Augment:
         faces = NO_FACES if sample.faces is None else sample.faces
         left, top, side = self._square(height, width, faces.boxes)
         mirrored = bool(torch.rand(()) < 0.5)
-        colour = _DISTORTION.make_params([torch.empty(3, 1, 1)]) if torch.rand(()) < self.colour else None
+        colour = _draw_colour() if torch.rand(()) < self.colour else None
         boxes = tv_tensors.BoundingBoxes(faces.boxes, format="XYXY", canvas_size=(height, width), clamping_mode=None)
         points = tv_tensors.KeyPoints(faces.landmarks.reshape(-1, 2), canvas_size=(height, width))
 
@@ -126,6 +126,13 @@ class Augment:
         left = min(max(left, min(0, width - side)), max(0, width - side))
         top = min(max(top, min(0, height - side)), max(0, height - side))
         return int(left), int(top), side
+
+
+def _draw_colour() -> Mapping[str, Any]:
+    drawn = _DISTORTION.make_params([torch.empty(3, 1, 1)])
+    permutation = drawn["channel_permutation"]
+    # Frames travel from worker to loop, where each tensor would take a file descriptor.
+    return drawn | {"channel_permutation": None if permutation is None else permutation.tolist()}
 
 
 def mosaic(tiles: Sequence[Crop]) -> Crop:

@@ -175,6 +175,9 @@ def test_photographs_on_the_device_give_the_same_pixels() -> None:
     photographs = DevicePhotographs(batches, torch.device("cpu"))
     for step, batch in zip(range(3), load_batches(batches, range(3), workers=1), strict=True):
         assert batch.pixels is None, "workers send no pixels"
+        colours = [frame.colour for frames in batch.frames for frame in frames]
+        assert any(colour["channel_permutation"] for colour in colours)
+        assert not any(isinstance(value, torch.Tensor) for colour in colours for value in colour.values())
         assert torch.equal(photographs.add_pixels(batch).pixels, expected[step].pixels)
         assert all(torch.equal(a.labels, b.labels) for a, b in zip(batch.targets, expected[step].targets, strict=True))
 
