@@ -414,8 +414,8 @@ def make_optimizer(recipe: Optimizer, detector: Detector) -> torch.optim.Optimiz
         for (factor, decays), parameters in groups.items()
     ]
     if recipe.name == "adamw":
-        return torch.optim.AdamW(settings, lr=recipe.rate, betas=(recipe.momentum, 0.999))
-    return torch.optim.SGD(settings, lr=recipe.rate, momentum=recipe.momentum)
+        return torch.optim.AdamW(settings, lr=recipe.rate, betas=(recipe.momentum, 0.999), fused=True)
+    return torch.optim.SGD(settings, lr=recipe.rate, momentum=recipe.momentum, fused=True)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, recipe: Optimizer, share: float) -> float:

@@ -4,7 +4,7 @@
 //   out[n, h, w, o] = sum over taps k of mask[n, h, w, k] * bilinear(mixed[n, :, :, k, o], h + k / 3 - 1 + dy, w + k % 3 - 1 + dx)
 // with zeros outside the image, as torchvision.ops.deform_conv2d has it. All arrays are dense and channels-last:
 //   mixed (N, H, W, 9, O), offset (N, H, W, 18) as (dy, dx) for each tap, mask (N, H, W, 9), out (N, H, W, O); O a multiple of 16.
-// Images are independent, so callers run ranges of them in threads.
+// Images are independent: each is one thread's, by OpenMP, whose threads are the same that torch's own operators run in.
 
 #include <cmath>
 #include <cstring>
@@ -70,10 +70,11 @@ struct Lanes {
 };
 
 template <typename T>
-void forward(const T* mixed, const T* offset, const T* mask, T* out, int first, int last, int height, int width, int channels) {
+void forward(const T* mixed, const T* offset, const T* mask, T* out, int threads, int images, int height, int width, int channels) {
     using L = Lanes<T>;
     const long pixels = long(height) * width;
-    for (int n = first; n < last; n++)
+#pragma omp parallel for num_threads(threads)
+    for (int n = 0; n < images; n++)
         for (int h = 0; h < height; h++)
             for (int w = 0; w < width; w++) {
                 const long here = n * pixels + long(h) * width + w;
@@ -97,11 +98,12 @@ void forward(const T* mixed, const T* offset, const T* mask, T* out, int first, 
 
 // grad_mixed must be zero on entry; grad_offset and grad_mask are written everywhere.
 template <typename T>
-void backward(const T* mixed, const T* offset, const T* mask, const T* grad, T* grad_mixed, T* grad_offset, T* grad_mask, int first, int last,
+void backward(const T* mixed, const T* offset, const T* mask, const T* grad, T* grad_mixed, T* grad_offset, T* grad_mask, int threads, int images,
               int height, int width, int channels) {
     using L = Lanes<T>;
     const long pixels = long(height) * width;
-    for (int n = first; n < last; n++)
+#pragma omp parallel for num_threads(threads)
+    for (int n = 0; n < images; n++)
         for (int h = 0; h < height; h++)
             for (int w = 0; w < width; w++) {
                 const long here = n * pixels + long(h) * width + w;
@@ -134,13 +136,13 @@ void backward(const T* mixed, const T* offset, const T* mask, const T* grad, T* 
 }  // namespace
 
 #define EXPORT(T, NAME)                                                                                                                       \
-    extern "C" void deform_forward_##NAME(const T* mixed, const T* offset, const T* mask, T* out, int first, int last, int height, int width,  \
+    extern "C" void deform_forward_##NAME(const T* mixed, const T* offset, const T* mask, T* out, int threads, int images, int height, int width,  \
                                           int channels) {                                                                                      \
-        forward<T>(mixed, offset, mask, out, first, last, height, width, channels);                                                                   \
+        forward<T>(mixed, offset, mask, out, threads, images, height, width, channels);                                                                   \
     }                                                                                                                                          \
     extern "C" void deform_backward_##NAME(const T* mixed, const T* offset, const T* mask, const T* grad, T* grad_mixed, T* grad_offset,       \
-                                           T* grad_mask, int first, int last, int height, int width, int channels) {                           \
-        backward<T>(mixed, offset, mask, grad, grad_mixed, grad_offset, grad_mask, first, last, height, width, channels);                              \
+                                           T* grad_mask, int threads, int images, int height, int width, int channels) {                           \
+        backward<T>(mixed, offset, mask, grad, grad_mixed, grad_offset, grad_mask, threads, images, height, width, channels);                              \
     }
 
 EXPORT(float, float)
