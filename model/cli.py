@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from model.errors import UserError
 from model.interrupt import end_now
@@ -21,7 +21,23 @@ _ROOMS = ("model", "train", "export", "quantize", "runtime_bench")
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are one line, like every other error here."""
+    """An argument parser whose complaints are one line, like every other error here, and that takes options between arguments
+    (``detect ARTIFACT --out faces PHOTO``), which argparse does not do for commands."""
+
+    _divides = False  # into commands, or arguments into options and others, at this moment
+
+    def add_subparsers(self, **settings: Any) -> Any:
+        self._divides = True
+        return super().add_subparsers(**settings)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self._divides:
+            return super().parse_known_args(args, namespace)
+        self._divides = True  # what follows calls this method
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._divides = False
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see {self.prog} --help")

@@ -249,7 +249,7 @@ def test_detect_draws_and_lists(cli, artifact, public_weights, tmp_path):
     twin = tmp_path / "elsewhere" / PORTRAIT.name
     twin.parent.mkdir()
     Image.open(PORTRAIT).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(twin)
-    code, said, _ = cli("runtime_bench", "detect", artifact, PORTRAIT, twin, "--out", tmp_path / "drawn", "--json")
+    code, said, _ = cli("runtime_bench", "detect", artifact, PORTRAIT, "--out", tmp_path / "drawn", twin, "--json")
     assert code == 0
     first, second = json.loads(said)
     assert said == json.dumps([first, second], indent=2) + "\n"
