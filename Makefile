@@ -319,13 +319,15 @@ train-shipped: .venv/.ready ## train the weights that the project ships (hours o
 	train() { \
 	  run="$(TRAIN)/$$1"; resume=$$([ ! -e "$$run/state.pt" ] || echo --resume); \
 	  $(PY) -m train run --config train/recipes/$$2.toml $(PHOTOGRAPHS) --pseudo "$(TRAIN)/pseudo.jsonl" \
-	    --init "$${3:-$(TEACHER)}" --teacher "$${4:-$(TEACHER)}" --out "$$run" $$resume $(if $(STEPS),--steps $(STEPS)); \
+	    --init "$${3:-$(TEACHER)}" --teacher "$${4:-$(TEACHER)}" $${5:+--variant $$5} --out "$$run" $$resume $(if $(STEPS),--steps $(STEPS)); \
 	}; \
 	refit() { run="$(TRAIN)/$$1"; to="$$run/refit-$$2.safetensors"; \
 	  [ -e "$$to" ] || $(PY) -m train refit "$$run/$$2.safetensors" --data "$(WIDER)" --out "$$to"; \
 	  echo "$$to: copy it to model/weights/$$3.safetensors to ship it"; }; \
 	train retinaface retinaface; refit retinaface best retinaface; \
-	train acwface acwface; refit acwface last acwface; \
+	train acwface acwface; \
+	train acwface-small acwface_dcn-small "$(TRAIN)/acwface/last.safetensors" "$(TRAIN)/retinaface/best.safetensors" acwface; \
+	refit acwface-small blend-0.5 acwface; \
 	train acwface_dcn acwface_dcn; \
 	train acwface_dcn-small acwface_dcn-small "$(TRAIN)/acwface_dcn/last.safetensors" "$(TRAIN)/retinaface/best.safetensors"; \
 	refit acwface_dcn-small blend-0.5 acwface_dcn; \
