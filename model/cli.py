@@ -80,12 +80,16 @@ def run_command(main: Callable[[], int | None]) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     finally:
-        if quiet:  # until the interpreter is gone: its own last steps can be interrupted too
+        # Until the interpreter is gone: its own last steps can be interrupted too.
+        if quiet:
             signal.signal(signal.SIGINT, end_now)
+        if signal.getsignal(signal.SIGTERM) is _terminate:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _terminate(*_: object) -> NoReturn:
-    """As an exception, so that what is half-made is removed."""
+    """As an exception, so that what is half-made is removed. Another SIGTERM does not break that off."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit(128 + signal.SIGTERM)
 
 

@@ -251,3 +251,27 @@ def test_a_checkpoint_without_permission_is_not_said_to_be_missing(tmp_path, mon
     monkeypatch.setattr("pathlib.Path.open", forbidden)
     with pytest.raises(PermissionError):
         load_checkpoint(tmp_path / "a.safetensors")
+
+
+_TERMINATED = """
+import time
+from model.cli import run_command
+def main():
+    try:
+        print("begun", flush=True)
+        time.sleep(60)
+    finally:
+        time.sleep(1)
+        print("tidied up", flush=True)
+run_command(main)
+"""
+
+
+def test_a_second_sigterm_does_not_break_off_the_tidying_up():
+    process = subprocess.Popen([sys.executable, "-c", _TERMINATED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "begun\n"
+    for _ in range(3):
+        process.terminate()
+        time.sleep(0.2)
+    said, error = process.communicate()
+    assert (said, error, process.returncode) == ("tidied up\n", "", 143)
