@@ -98,8 +98,8 @@ void forward(const T* mixed, const T* offset, const T* mask, T* out, int threads
 
 // grad_mixed must be zero on entry; grad_offset and grad_mask are written everywhere.
 template <typename T>
-void backward(const T* mixed, const T* offset, const T* mask, const T* grad, T* grad_mixed, T* grad_offset, T* grad_mask, int threads, int images,
-              int height, int width, int channels) {
+void backward(const T* mixed, const T* offset, const T* mask, const T* grad, T* grad_mixed, T* grad_offset, T* grad_mask, int threads,
+              int images, int height, int width, int channels) {
     using L = Lanes<T>;
     const long pixels = long(height) * width;
 #pragma omp parallel for num_threads(threads)
@@ -135,14 +135,15 @@ void backward(const T* mixed, const T* offset, const T* mask, const T* grad, T* 
 
 }  // namespace
 
-#define EXPORT(T, NAME)                                                                                                                       \
-    extern "C" void deform_forward_##NAME(const T* mixed, const T* offset, const T* mask, T* out, int threads, int images, int height, int width,  \
-                                          int channels) {                                                                                      \
-        forward<T>(mixed, offset, mask, out, threads, images, height, width, channels);                                                                   \
-    }                                                                                                                                          \
-    extern "C" void deform_backward_##NAME(const T* mixed, const T* offset, const T* mask, const T* grad, T* grad_mixed, T* grad_offset,       \
-                                           T* grad_mask, int threads, int images, int height, int width, int channels) {                           \
-        backward<T>(mixed, offset, mask, grad, grad_mixed, grad_offset, grad_mask, threads, images, height, width, channels);                              \
+#define EXPORT(T, NAME)                                                                                                             \
+    extern "C" void deform_forward_##NAME(const T* mixed, const T* offset, const T* mask, T* out, int threads, int images,          \
+                                          int height, int width, int channels) {                                                    \
+        forward<T>(mixed, offset, mask, out, threads, images, height, width, channels);                                             \
+    }                                                                                                                               \
+    extern "C" void deform_backward_##NAME(const T* mixed, const T* offset, const T* mask, const T* grad, T* grad_mixed,            \
+                                           T* grad_offset, T* grad_mask, int threads, int images, int height, int width,            \
+                                           int channels) {                                                                          \
+        backward<T>(mixed, offset, mask, grad, grad_mixed, grad_offset, grad_mask, threads, images, height, width, channels);       \
     }
 
 EXPORT(float, float)
