@@ -103,8 +103,8 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     offset_limit: Positive | None = None
     """Of the deformable layers, pixels."""
     plain: bool = False
-    """Leave out attention and deformable layers. A step takes a third of the time, and a run that goes on with them starts from the same
-    function, see :func:`train.transfer.transplant`."""
+    """Leave out attention and deformable layers. A step takes less than half of the time, and a run that goes on with them starts from the
+    same function, see :func:`train.transfer.transplant`."""
     min_sizes: Sides | None = None
     """Anchor sides of each level, pixels, where they are not to be the variant's own."""
     seed: int = 0
